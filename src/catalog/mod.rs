@@ -1,0 +1,78 @@
+//! Names: which tables lie in a folder, and the providers that DataFusion asks for them.
+
+mod names;
+mod schema;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use datafusion::catalog::{CatalogProvider, SchemaProvider};
+use futures::{StreamExt, stream};
+
+pub(crate) use self::schema::S3SchemaProvider;
+use crate::error::{Error, Result};
+use crate::location::S3Location;
+use crate::table::Opener;
+use crate::table::layout;
+
+/// Folders that are listed at the same time.
+const LISTINGS_IN_FLIGHT: usize = 64;
+
+/// A catalog whose schemas are the folders of a root. Lookups do no I/O; [`refresh`](Self::refresh) lists.
+#[derive(Debug)]
+pub(crate) struct S3CatalogProvider {
+    root: S3Location,
+    opener: Arc<Opener>,
+    /// The schemas by name. Guards the map only.
+    schemas: RwLock<BTreeMap<String, Arc<S3SchemaProvider>>>,
+}
+
+impl S3CatalogProvider {
+    pub(crate) fn new(root: S3Location, opener: Arc<Opener>) -> Self {
+        Self { root, opener, schemas: RwLock::default() }
+    }
+
+    /// Lists the root, then its folders, many at a time. A folder whose listing fails is a schema without tables, whose
+    /// lookups give the error; it hides no other.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        let store = self.opener.stores.bucket(self.root.bucket())?;
+        let listing = store.list_folder(&self.root).await?;
+        let is_schema = |folder: &String| !layout::is_hidden(folder) && !folder.contains('=');
+        let schemas: BTreeMap<String, Arc<S3SchemaProvider>> =
+            stream::iter(listing.folders.into_iter().filter(is_schema))
+                .map(|folder| async {
+                    let location = self.root.join(&folder).to_folder();
+                    let schema = Arc::new(S3SchemaProvider::new(Some(location), Arc::clone(&self.opener)));
+                    schema.refresh_or_remember().await;
+                    (folder, schema)
+                })
+                .buffer_unordered(LISTINGS_IN_FLIGHT)
+                .collect()
+                .await;
+        if schemas.is_empty() {
+            return Err(Error::EmptyRoot {
+                root: self.root.to_string(),
+                reason: "it has no folders, which are the schemas of a catalog; use register for a root whose children are tables".into(),
+            });
+        }
+        *self.schemas.write().unwrap_or_else(PoisonError::into_inner) = schemas;
+        Ok(())
+    }
+}
+
+impl CatalogProvider for S3CatalogProvider {
+    fn schema_names(&self) -> Vec<String> {
+        self.schemas.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// The schema of that name: exactly, else without regard to case where just one matches.
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
+        let found = schemas.get(name).or_else(|| {
+            let folded = name.to_lowercase();
+            let mut alike = schemas.iter().filter(|(known, _)| known.to_lowercase() == folded);
+            alike.next().map(|(_, schema)| schema).filter(|_| alike.next().is_none())
+        })?;
+        Some(Arc::clone(found) as Arc<dyn SchemaProvider>)
+    }
+}

@@ -1,0 +1,246 @@
+//! [`S3SchemaProvider`]: the tables of one folder, opened on first use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::TableType;
+use object_store::ObjectMeta;
+use tokio::sync::OnceCell;
+
+use super::names::{Lookup, Names};
+use crate::error::{Error, Result, quoted};
+use crate::location::S3Location;
+use crate::table::format::FileType;
+use crate::table::{Opener, S3Table};
+
+/// The tables of a folder, or without one all tables by their full S3 paths.
+///
+/// Names come from an immutable [`Discovery`] that only [`refresh`](Self::refresh) replaces; sync lookups read it and do
+/// no I/O. A table is opened on first use, once however many ask, and stays open until the next refresh.
+#[derive(Debug)]
+pub(crate) struct S3SchemaProvider {
+    folder: Option<S3Location>,
+    opener: Arc<Opener>,
+    /// What the last listing showed. Guards the pointer only.
+    discovery: RwLock<Arc<Discovery>>,
+    /// Lets the first of many callers list, and the others wait for it.
+    first_listing: OnceCell<()>,
+}
+
+/// One listing of a folder, and the tables that were opened since.
+#[derive(Debug, Default)]
+struct Discovery {
+    names: Names,
+    /// Why there are no names: the message of the listing's error.
+    error: Option<String>,
+    /// Opened tables by location. Guards the map only: a table is opened in its cell.
+    tables: Mutex<HashMap<S3Location, Arc<OnceCell<Arc<S3Table>>>>>,
+}
+
+/// Where a name leads.
+struct Target {
+    name: String,
+    location: S3Location,
+    object: Option<ObjectMeta>,
+    /// Whether a listing has shown what lies there.
+    is_listed: bool,
+}
+
+impl S3SchemaProvider {
+    pub(crate) fn new(folder: Option<S3Location>, opener: Arc<Opener>) -> Self {
+        Self { folder, opener, discovery: RwLock::default(), first_listing: OnceCell::new() }
+    }
+
+    /// Lists the folder, one request for each 1,000 children, and forgets the tables that are open.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        self.list().await?;
+        self.first_listing.set(()).ok();
+        Ok(())
+    }
+
+    /// Lists the folder; an error is kept for the lookups to come.
+    pub(crate) async fn refresh_or_remember(&self) {
+        if let Err(error) = self.refresh().await {
+            self.replace(Discovery { error: Some(error.to_string()), ..Discovery::default() });
+        }
+    }
+
+    /// Lists the folder unless it was listed; once for all who ask.
+    pub(crate) async fn discover(&self) -> Result<()> {
+        self.first_listing.get_or_try_init(|| self.list()).await.copied()
+    }
+
+    async fn list(&self) -> Result<()> {
+        let names = match &self.folder {
+            None => Names::default(),
+            Some(folder) => {
+                let store = self.opener.stores.bucket(folder.bucket())?;
+                Names::new(folder.key(), store.list_folder(folder).await?)
+            }
+        };
+        self.replace(Discovery { names, ..Discovery::default() });
+        Ok(())
+    }
+
+    /// An error where the folder that was listed holds no tables.
+    pub(crate) fn check_not_empty(&self) -> Result<()> {
+        let (Some(folder), discovery) = (&self.folder, self.discovery()) else { return Ok(()) };
+        let names = &discovery.names;
+        if names.shown().next().is_some() {
+            return Ok(());
+        }
+        let root = folder.to_string();
+        let reason = if names.is_empty() {
+            "nothing lies there; check the spelling, the endpoint and the region (a file's folder, not the file, is a root)".to_owned()
+        } else if let Some(mark) = names.table_mark() {
+            format!(
+                "it is itself a table, as \"{mark}\" shows; use the folder above it as the root, or leave the root out and query \"{root}\""
+            )
+        } else if let Some((example, reason, count)) = names.first_not_shown() {
+            format!(
+                "none of its {count} entries is data, as \"{example}\" ({reason}); write data there, or query an entry by its full name"
+            )
+        } else {
+            "it is empty; write data there first".to_owned()
+        };
+        Err(Error::EmptyRoot { root, reason })
+    }
+
+    /// The names that are shown, in order.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        self.discovery().names.shown().map(str::to_owned).collect()
+    }
+
+    /// Whether a name leads somewhere. Without a root any full path may.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.target(&self.discovery(), name).is_ok()
+    }
+
+    /// Opens the table of that name, once for all who ask.
+    pub(crate) async fn open(&self, name: &str) -> Result<Arc<S3Table>> {
+        let discovery = self.discovery();
+        let target = self.target(&discovery, name)?;
+        let cell = {
+            let mut tables = discovery.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(tables.entry(target.location.clone()).or_default())
+        };
+        let table = cell.get_or_try_init(|| async { self.open_target(target).await.map(Arc::new) }).await?;
+        Ok(Arc::clone(table))
+    }
+
+    async fn open_target(&self, target: Target) -> Result<S3Table> {
+        let Target { name, location, object, is_listed } = target;
+        if is_listed || location.is_folder() {
+            return self.opener.open(&name, &location, object).await;
+        }
+        // A path that no listing has shown is an object or a folder. Its name makes one of them likelier.
+        let store = self.opener.stores.bucket(location.bucket())?;
+        let looks_like_object = FileType::from_name(location.key()).is_some();
+        if looks_like_object && let Some(object) = store.find_object(&location).await? {
+            return self.opener.open(&name, &location, Some(object)).await;
+        }
+        match self.opener.open(&name, &location.to_folder(), None).await {
+            Err(Error::NotATable { reason, .. }) if !looks_like_object => match store.find_object(&location).await? {
+                Some(object) => self.opener.open(&name, &location, Some(object)).await,
+                None => Err(Error::NotATable { location: location.to_folder().to_string(), reason }),
+            },
+            opened => opened,
+        }
+    }
+
+    fn target(&self, discovery: &Discovery, name: &str) -> Result<Target> {
+        if S3Location::is_location(name) {
+            return self.full_path(name);
+        }
+        let Some(folder) = &self.folder else {
+            return Err(self.not_found(
+                name,
+                "without a root, a table is named by its full path, as \"s3://bucket/articles.parquet\"".into(),
+            ));
+        };
+        if let Some(error) = &discovery.error {
+            return Err(self.not_found(name, error.clone()));
+        }
+        match discovery.names.find(name) {
+            Lookup::Found { name, full_name } => Ok(Target {
+                name: name.to_owned(),
+                location: folder.join(full_name),
+                object: discovery.names.object(full_name).cloned(),
+                is_listed: true,
+            }),
+            Lookup::Ambiguous(candidates) => {
+                Err(Error::AmbiguousName { table: name.to_owned(), place: folder.to_string(), candidates })
+            }
+            Lookup::Missing => Err(self.not_found(name, hint(&discovery.names, name))),
+        }
+    }
+
+    fn full_path(&self, name: &str) -> Result<Target> {
+        let location: S3Location = name.parse()?;
+        if let Some(folder) = &self.folder
+            && folder.relative(&location).is_none()
+        {
+            let reason =
+                format!("it lies outside of the root {folder}; use a connector without a root, or with another");
+            return Err(Error::InvalidLocation { location: name.to_owned(), reason });
+        }
+        Ok(Target { name: name.to_owned(), location, object: None, is_listed: false })
+    }
+
+    fn not_found(&self, name: &str, hint: String) -> Error {
+        let place = self.folder.as_ref().map_or_else(|| "S3".to_owned(), ToString::to_string);
+        Error::TableNotFound { table: name.to_owned(), place, hint }
+    }
+
+    fn discovery(&self) -> Arc<Discovery> {
+        Arc::clone(&self.discovery.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn replace(&self, discovery: Discovery) {
+        *self.discovery.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(discovery);
+    }
+}
+
+/// What a name that leads nowhere might have meant.
+fn hint(names: &Names, name: &str) -> String {
+    const SHOWN: usize = 10;
+    if let Some((full_name, reason)) = names.not_shown(name) {
+        return format!("\"{full_name}\" is ignored ({reason}); query \"{full_name}\" to read it all the same");
+    }
+    let tables: Vec<&str> = names.shown().take(SHOWN + 1).collect();
+    match tables.len() {
+        0 => "there are no tables; refresh the connector after data was written".to_owned(),
+        count if count > SHOWN => {
+            format!(
+                "there are {}, and others; SHOW TABLES lists all, refresh the connector for new ones",
+                quoted(&tables[..SHOWN])
+            )
+        }
+        _ => format!("there is {}; refresh the connector for new ones", quoted(&tables)),
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for S3SchemaProvider {
+    fn table_names(&self) -> Vec<String> {
+        self.shown()
+    }
+
+    /// Unknown names are an error, not `None`: DataFusion's own message for `None` could not say what to do.
+    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
+        let table = self.open(name).await?;
+        Ok(Some(table as Arc<dyn TableProvider>))
+    }
+
+    /// The default would open the table; SHOW TABLES asks this of every name.
+    async fn table_type(&self, name: &str) -> DataFusionResult<Option<TableType>> {
+        Ok(self.has(name).then_some(TableType::Base))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.has(name)
+    }
+}

@@ -1,0 +1,275 @@
+//! [`S3Connector`]: from an S3 root to tables in a DataFusion session.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use datafusion::error::DataFusionError;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::prelude::SessionContext;
+
+use crate::catalog::{S3CatalogProvider, S3SchemaProvider};
+use crate::error::{Error, Result};
+use crate::location::S3Location;
+use crate::scan::FooterCache;
+use crate::settings::{ConnectorSettings, Secret, Subfolders};
+use crate::store::{RequestCounts, S3StoreRegistry, Stores};
+use crate::table::{Opener, S3Table};
+
+/// A source of tables: every file and every folder of files under an S3 root.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use datafusion::prelude::SessionContext;
+/// use datafusion_s3::S3Connector;
+///
+/// let ctx = SessionContext::new();
+/// let s3 = S3Connector::builder().with_root("s3://bucket/shop").build()?; // no I/O
+/// s3.register(&ctx, "s3").await?; // one LIST
+/// ctx.sql("SELECT * FROM s3.articles LIMIT 10").await?.show().await?; // opens one table
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Without a root, a table's name is its full S3 path: `SELECT * FROM s3."s3://bucket/shop/articles.parquet"`.
+///
+/// A clone is the same connector: names, open tables and counters are shared.
+#[derive(Debug, Clone)]
+pub struct S3Connector {
+    name: String,
+    root: Option<S3Location>,
+    opener: Arc<Opener>,
+    tables: Arc<S3SchemaProvider>,
+    /// The catalog that `register_catalog` made. Guards the pointer only.
+    catalog: Arc<RwLock<Option<Arc<S3CatalogProvider>>>>,
+}
+
+impl S3Connector {
+    /// A builder with default settings: no root, everything else from the `AWS_*` environment.
+    pub fn builder() -> S3ConnectorBuilder {
+        S3ConnectorBuilder::default()
+    }
+
+    /// The connector's name; `s3` unless set.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The kind of source behind the connector: always `s3`.
+    pub fn source_type(&self) -> &'static str {
+        "s3"
+    }
+
+    /// The folder whose children are the tables, if there is one.
+    pub fn root(&self) -> Option<&S3Location> {
+        self.root.as_ref()
+    }
+
+    /// Puts the tables into `schema` of the session's default catalog, so that `schema.table` names them in SQL.
+    ///
+    /// Costs one LIST for each 1,000 children of the root, and nothing without a root or where the connector has listed
+    /// before. A schema of that name that is there already is replaced.
+    ///
+    /// # Errors
+    /// [`Error::EmptyRoot`] where nothing under the root could be a table, [`Error::NotFound`] for a missing bucket,
+    /// [`Error::AccessDenied`] where it may not be listed.
+    pub async fn register(&self, ctx: &SessionContext, schema: &str) -> Result<()> {
+        self.tables.discover().await?;
+        self.tables.check_not_empty()?;
+        if let Some(root) = &self.root {
+            self.opener.stores.register(root.bucket(), &ctx.runtime_env())?;
+        }
+        let catalog_name = ctx.copied_config().options().catalog.default_catalog.clone();
+        let catalog = ctx.catalog(&catalog_name).ok_or_else(|| {
+            DataFusionError::Configuration(format!(
+                "the session has no default catalog \"{catalog_name}\"; register one, or use register_catalog"
+            ))
+        })?;
+        catalog.register_schema(schema, Arc::clone(&self.tables) as _)?;
+        Ok(())
+    }
+
+    /// Registers a catalog whose schemas are the root's folders and whose tables are the children of these, so that
+    /// `catalog.folder.table` names them in SQL. Objects in the root itself belong to no schema.
+    ///
+    /// Costs one LIST for the root and one for each folder in it (more past 1,000 children of one), many in flight.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register), for the root; [`Error::InvalidSetting`] without a root. A folder that cannot be
+    /// listed is a schema without tables.
+    pub async fn register_catalog(&self, ctx: &SessionContext, catalog: &str) -> Result<()> {
+        let Some(root) = &self.root else {
+            return Err(Error::InvalidSetting {
+                setting: "root",
+                reason: "a catalog needs a root, whose folders are its schemas; set one, or use register".into(),
+            });
+        };
+        let provider = Arc::new(S3CatalogProvider::new(root.clone(), Arc::clone(&self.opener)));
+        provider.refresh().await?;
+        self.opener.stores.register(root.bucket(), &ctx.runtime_env())?;
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&provider));
+        ctx.register_catalog(catalog, provider);
+        Ok(())
+    }
+
+    /// The names of the tables, in order; empty without a root. Lists the root the first time.
+    ///
+    /// # Errors
+    /// Those of a LIST: [`Error::NotFound`], [`Error::AccessDenied`], [`Error::Store`].
+    pub async fn table_names(&self) -> Result<Vec<String>> {
+        self.tables.discover().await?;
+        Ok(self.tables.shown())
+    }
+
+    /// Whether [`table`](Self::table) would find this name: a table's name, a child's full name such as
+    /// `articles.parquet`, or a full S3 path (which is not looked at). Lists the root the first time.
+    ///
+    /// # Errors
+    /// As [`table_names`](Self::table_names).
+    pub async fn has_table(&self, name: &str) -> Result<bool> {
+        self.tables.discover().await?;
+        Ok(self.tables.has(name))
+    }
+
+    /// Opens a table; once, however many ask. Lists the root the first time, then a table that is a folder.
+    ///
+    /// # Errors
+    /// [`Error::TableNotFound`] and [`Error::AmbiguousName`] for the name, [`Error::NotATable`], [`Error::InvalidFile`]
+    /// and [`Error::SchemaConflict`] for what lies there, or those of a request.
+    pub async fn table(&self, name: &str) -> Result<Arc<S3Table>> {
+        self.tables.discover().await?;
+        self.tables.open(name).await
+    }
+
+    /// Lists the root again (and the catalog's folders, where one is registered): new tables appear, deleted ones go,
+    /// and every table is opened anew on its next use. Queries that are already planned keep what they saw.
+    ///
+    /// # Errors
+    /// As [`table_names`](Self::table_names); the names from before are then kept.
+    pub async fn refresh(&self) -> Result<()> {
+        self.tables.refresh().await?;
+        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match catalog {
+            Some(catalog) => catalog.refresh().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The requests that this connector has sent so far, for whatever purpose, with retries.
+    pub fn request_counts(&self) -> RequestCounts {
+        self.opener.stores.counts()
+    }
+
+    /// A registry that builds the store of any bucket on first use, with this connector's settings. Give it to the
+    /// `RuntimeEnv` of a process that executes plans of this connector without having planned them.
+    pub fn object_store_registry(&self) -> Arc<dyn ObjectStoreRegistry> {
+        Arc::new(S3StoreRegistry::new(Arc::clone(&self.opener.stores)))
+    }
+}
+
+/// Builds an [`S3Connector`]. Takes everything, and fails in [`build`](Self::build).
+#[derive(Debug, Clone, Default)]
+pub struct S3ConnectorBuilder {
+    settings: ConnectorSettings,
+}
+
+impl S3ConnectorBuilder {
+    /// Replaces all settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: ConnectorSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::name`].
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.settings.name = name.into();
+        self
+    }
+
+    /// Sets [`ConnectorSettings::root`], as `s3://bucket/folder`.
+    #[must_use]
+    pub fn with_root(mut self, root: impl Into<String>) -> Self {
+        self.settings.root = Some(root.into());
+        self
+    }
+
+    /// Sets [`ConnectorSettings::region`].
+    #[must_use]
+    pub fn with_region(mut self, region: impl Into<String>) -> Self {
+        self.settings.region = Some(region.into());
+        self
+    }
+
+    /// Sets [`ConnectorSettings::endpoint`].
+    #[must_use]
+    pub fn with_endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.settings.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Sets [`ConnectorSettings::access_key_id`] and [`ConnectorSettings::secret_access_key`].
+    #[must_use]
+    pub fn with_access_key(mut self, id: impl Into<String>, secret: impl Into<Secret>) -> Self {
+        self.settings.access_key_id = Some(id.into());
+        self.settings.secret_access_key = Some(secret.into());
+        self
+    }
+
+    /// Sets [`ConnectorSettings::session_token`].
+    #[must_use]
+    pub fn with_session_token(mut self, token: impl Into<Secret>) -> Self {
+        self.settings.session_token = Some(token.into());
+        self
+    }
+
+    /// Sets [`ConnectorSettings::anonymous`].
+    #[must_use]
+    pub fn with_anonymous(mut self, anonymous: bool) -> Self {
+        self.settings.anonymous = anonymous;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::allow_http`].
+    #[must_use]
+    pub fn with_allow_http(mut self, allow_http: bool) -> Self {
+        self.settings.allow_http = allow_http;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::virtual_host`].
+    #[must_use]
+    pub fn with_virtual_host(mut self, virtual_host: bool) -> Self {
+        self.settings.virtual_host = virtual_host;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::subfolders`].
+    #[must_use]
+    pub fn with_subfolders(mut self, subfolders: Subfolders) -> Self {
+        self.settings.subfolders = subfolders;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::environment`].
+    #[must_use]
+    pub fn with_environment(mut self, environment: bool) -> Self {
+        self.settings.environment = environment;
+        self
+    }
+
+    /// Builds the connector. Reads the environment where the settings allow it; sends nothing.
+    ///
+    /// # Errors
+    /// [`Error::InvalidLocation`] for the root, [`Error::InvalidSetting`] for settings that are malformed or contradict
+    /// each other.
+    pub fn build(self) -> Result<S3Connector> {
+        let root = self.settings.validate()?;
+        let opener = Arc::new(Opener {
+            stores: Arc::new(Stores::try_new(&self.settings)?),
+            footers: Arc::new(FooterCache::default()),
+            subfolders: self.settings.subfolders,
+        });
+        let tables = Arc::new(S3SchemaProvider::new(root.clone(), Arc::clone(&opener)));
+        Ok(S3Connector { name: self.settings.name, root, opener, tables, catalog: Arc::default() })
+    }
+}

@@ -1,0 +1,9 @@
+//! How a table is read: pinned files in groups, handed to DataFusion's own `DataSourceExec`.
+
+mod cache;
+mod plan;
+mod reader;
+
+pub(crate) use self::cache::FooterCache;
+pub(crate) use self::plan::{ScanFile, ScanSource, ScanTable, scan};
+pub(crate) use self::reader::read_range;

@@ -1,0 +1,140 @@
+//! From files to a plan: groups, statistics, and a stock `DataSourceExec` over the format's own source.
+
+use std::sync::Arc;
+
+use datafusion::catalog::Session;
+use datafusion::common::config::CsvOptions;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
+use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{
+    ArrowSource, AvroSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource,
+};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::Result;
+use datafusion::physical_plan::ExecutionPlan;
+use object_store::ObjectMeta;
+
+use super::cache::FooterCache;
+use super::reader::PinnedReaderFactory;
+use crate::store::BucketStore;
+
+/// What all scans of a table have in common.
+#[derive(Debug)]
+pub(crate) struct ScanTable {
+    pub(crate) store: Arc<BucketStore>,
+    pub(crate) footers: Arc<FooterCache>,
+    pub(crate) schema: TableSchema,
+    pub(crate) source: ScanSource,
+    pub(crate) compression: FileCompressionType,
+}
+
+/// Which of DataFusion's file sources reads a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ScanSource {
+    Parquet,
+    Delimited { delimiter: u8 },
+    Json { newline_delimited: bool },
+    Arrow,
+    Avro,
+}
+
+/// One file of a scan.
+#[derive(Debug)]
+pub(crate) struct ScanFile<'a> {
+    pub(crate) object: &'a ObjectMeta,
+    pub(crate) partition_values: &'a [ScalarValue],
+    /// Statistics of the columns in the file, where its footer was read.
+    pub(crate) statistics: Option<&'a Arc<Statistics>>,
+}
+
+/// Plans the read of these files. Nothing is requested.
+pub(crate) fn scan(
+    state: &dyn Session,
+    table: &ScanTable,
+    files: &[ScanFile<'_>],
+    projection: Option<&Vec<usize>>,
+    limit: Option<usize>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    table.store.pin(files.iter().map(|file| file.object));
+    let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
+    let statistics = table_statistics(&files, table)?;
+    let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+    let config = FileScanConfigBuilder::new(table.store.url().clone(), file_source(state, table))
+        .with_file_groups(groups)
+        .with_file_compression_type(table.compression)
+        .with_statistics(statistics)
+        .with_projection_indices(projection.cloned())?
+        .with_limit(limit)
+        .build();
+    Ok(DataSourceExec::from_data_source(config))
+}
+
+fn file_source(state: &dyn Session, table: &ScanTable) -> Arc<dyn FileSource> {
+    let schema = table.schema.clone();
+    match table.source {
+        ScanSource::Parquet => {
+            let factory = PinnedReaderFactory::new(Arc::clone(&table.store), Arc::clone(&table.footers));
+            let source = ParquetSource::new(schema)
+                .with_table_parquet_options(state.default_table_options().parquet)
+                .with_parquet_file_reader_factory(Arc::new(factory));
+            Arc::new(source)
+        }
+        ScanSource::Delimited { delimiter } => {
+            let options = CsvOptions {
+                has_header: Some(true),
+                // Otherwise DataFusion splits files at line ends, also at those inside quotes.
+                newlines_in_values: Some(true),
+                delimiter,
+                ..CsvOptions::default()
+            };
+            Arc::new(CsvSource::new(schema).with_csv_options(options))
+        }
+        ScanSource::Json { newline_delimited } => {
+            Arc::new(JsonSource::new(schema).with_newline_delimited(newline_delimited))
+        }
+        ScanSource::Arrow => Arc::new(ArrowSource::new_file_source(schema)),
+        ScanSource::Avro => Arc::new(AvroSource::new(schema)),
+    }
+}
+
+fn partitioned_file(file: &ScanFile<'_>) -> PartitionedFile {
+    let mut planned =
+        PartitionedFile::new_from_meta(file.object.clone()).with_partition_values(file.partition_values.to_vec());
+    if let Some(statistics) = file.statistics {
+        // Not `with_statistics`: it claims that no partition value is NULL.
+        let mut statistics = Statistics::clone(statistics);
+        let rows = statistics.num_rows;
+        statistics
+            .column_statistics
+            .extend(file.partition_values.iter().map(|value| partition_statistics(value, rows)));
+        planned.statistics = Some(Arc::new(statistics));
+    }
+    planned
+}
+
+/// The statistics of a partition column in one file: a constant.
+fn partition_statistics(value: &ScalarValue, rows: Precision<usize>) -> ColumnStatistics {
+    if value.is_null() {
+        return ColumnStatistics { null_count: rows, ..ColumnStatistics::new_unknown() };
+    }
+    ColumnStatistics {
+        null_count: Precision::Exact(0),
+        min_value: Precision::Exact(value.clone()),
+        max_value: Precision::Exact(value.clone()),
+        distinct_count: Precision::Exact(1),
+        ..ColumnStatistics::new_unknown()
+    }
+}
+
+/// The statistics of all files together, where those of each are known.
+fn table_statistics(files: &[PartitionedFile], table: &ScanTable) -> Result<Statistics> {
+    let schema = table.schema.table_schema();
+    let known: Option<Vec<&Statistics>> = files.iter().map(|file| file.statistics.as_deref()).collect();
+    match known {
+        Some(known) if !known.is_empty() => Statistics::try_merge_iter(known, schema),
+        _ => Ok(Statistics::new_unknown(schema)),
+    }
+}

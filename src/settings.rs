@@ -1,0 +1,179 @@
+//! [`ConnectorSettings`]: what a person says about a connector. Plain values; nothing here does I/O.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::location::S3Location;
+
+/// The settings of one connector, as a person wrote them.
+///
+/// What is not set is taken from the `AWS_*` environment where [`environment`](Self::environment) allows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectorSettings {
+    /// The connector's name; `s3` unless set.
+    pub name: String,
+    /// The folder whose children are the tables. Without one, tables are named by their full S3 paths.
+    pub root: Option<String>,
+    /// The bucket's region; `AWS_REGION`, `AWS_DEFAULT_REGION`, then `us-east-1` unless set.
+    pub region: Option<String>,
+    /// The URL of a store other than AWS, as `https://minio.example.com`.
+    pub endpoint: Option<String>,
+    /// The id of a static access key. Set both halves or neither.
+    pub access_key_id: Option<String>,
+    /// The secret of a static access key.
+    pub secret_access_key: Option<Secret>,
+    /// The session token of temporary credentials.
+    pub session_token: Option<Secret>,
+    /// Send unsigned requests, as public buckets allow; no credentials are looked for.
+    pub anonymous: bool,
+    /// Permit an endpoint with plain `http://`.
+    pub allow_http: bool,
+    /// Name the bucket in the host (`bucket.endpoint`) and not in the path.
+    pub virtual_host: bool,
+    /// What a folder inside a table's folder means when it is not `key=value`.
+    pub subfolders: Subfolders,
+    /// Whether the `AWS_*` environment fills in what is not set here.
+    pub environment: bool,
+}
+
+impl Default for ConnectorSettings {
+    fn default() -> Self {
+        Self {
+            name: "s3".to_owned(),
+            root: None,
+            region: None,
+            endpoint: None,
+            access_key_id: None,
+            secret_access_key: None,
+            session_token: None,
+            anonymous: false,
+            allow_http: false,
+            virtual_host: false,
+            subfolders: Subfolders::default(),
+            environment: true,
+        }
+    }
+}
+
+/// What a folder inside a table's folder means when it is not `key=value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Subfolders {
+    /// Data files in it are an error that names them: rows are neither added nor lost by a guess.
+    #[default]
+    Reject,
+    /// Data files in it belong to the table.
+    Recurse,
+}
+
+impl ConnectorSettings {
+    /// Checks the settings against each other, and parses the root as a folder.
+    ///
+    /// # Errors
+    /// [`Error::InvalidLocation`] for the root, [`Error::InvalidSetting`] for anything else, naming the setting.
+    pub(crate) fn validate(&self) -> Result<Option<S3Location>> {
+        let invalid = |setting, reason: &str| Err(Error::InvalidSetting { setting, reason: reason.into() });
+        if self.name.is_empty() {
+            return invalid("name", "it is empty; leave it unset for \"s3\"");
+        }
+        if self.access_key_id.is_some() != self.secret_access_key.is_some() {
+            return invalid("access_key_id", "an access key has an id and a secret; set both or neither");
+        }
+        if self.session_token.is_some() && self.access_key_id.is_none() {
+            return invalid(
+                "session_token",
+                "a session token goes with an access key; set access_key_id and secret_access_key",
+            );
+        }
+        if self.anonymous && self.access_key_id.is_some() {
+            return invalid("anonymous", "unsigned requests and an access key exclude each other; drop one of them");
+        }
+        if let Some(endpoint) = &self.endpoint {
+            check_endpoint(endpoint, self.allow_http)?;
+        }
+        self.root.as_deref().map(|root| root.parse::<S3Location>().map(|root| root.to_folder())).transpose()
+    }
+}
+
+/// An endpoint must be an HTTP URL without user or password, and plain HTTP must be allowed.
+pub(crate) fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<()> {
+    let invalid = |reason: String| Err(Error::InvalidSetting { setting: "endpoint", reason });
+    let url = match url::Url::parse(endpoint) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => url,
+        _ => return invalid("it is not a URL such as https://minio.example.com:9000".into()),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return invalid("it holds a user or password; set access_key_id and secret_access_key".into());
+    }
+    if url.scheme() == "http" && !allow_http {
+        return invalid(format!("{endpoint} is plain HTTP; use https, or set allow_http (AWS_ALLOW_HTTP=true)"));
+    }
+    Ok(())
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself, for the store only.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<S: Into<String>> From<S> for Secret {
+    fn from(secret: S) -> Self {
+        Self(secret.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictions_name_their_setting() {
+        let base = ConnectorSettings::default;
+        for (settings, part) in [
+            (ConnectorSettings { name: String::new(), ..base() }, "name"),
+            (ConnectorSettings { access_key_id: Some("a".into()), ..base() }, "access_key_id"),
+            (ConnectorSettings { session_token: Some("t".into()), ..base() }, "session_token"),
+            (
+                ConnectorSettings {
+                    anonymous: true,
+                    access_key_id: Some("a".into()),
+                    secret_access_key: Some("s".into()),
+                    ..base()
+                },
+                "anonymous",
+            ),
+            (ConnectorSettings { endpoint: Some("minio:9000".into()), ..base() }, "endpoint"),
+            (ConnectorSettings { endpoint: Some("http://minio:9000".into()), ..base() }, "allow_http"),
+            (ConnectorSettings { endpoint: Some("https://a:b@minio".into()), ..base() }, "user or password"),
+            (ConnectorSettings { root: Some("lake/shop".into()), ..base() }, "lake/shop"),
+        ] {
+            let error = settings.validate().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_root_is_a_folder() {
+        let settings = ConnectorSettings { root: Some("s3://lake/shop".into()), ..ConnectorSettings::default() };
+        assert_eq!(settings.validate().unwrap().unwrap().to_string(), "s3://lake/shop/");
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let settings = ConnectorSettings { secret_access_key: Some("geheim".into()), ..ConnectorSettings::default() };
+        assert!(!format!("{settings:?}").contains("geheim"));
+    }
+}

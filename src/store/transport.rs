@@ -1,0 +1,138 @@
+//! The HTTP layer below `object_store`: every request of a connector passes here and is counted.
+
+use std::fmt;
+use std::ops::Sub;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use http_body_util::BodyExt;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
+};
+
+/// How many requests a connector has sent, by kind, and how many bytes of answers it has read.
+///
+/// Retries count. The difference of two readings is the cost of what ran between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct RequestCounts {
+    /// Pages of listings (ListObjectsV2).
+    pub list: u64,
+    /// Reads of objects (GetObject), whole or in part.
+    pub get: u64,
+    /// Reads of metadata only (HeadObject, HeadBucket).
+    pub head: u64,
+    /// Everything else: writes, deletes and requests for credentials.
+    pub other: u64,
+    /// Bytes of answers' bodies that were read, of any kind.
+    pub bytes: u64,
+}
+
+impl RequestCounts {
+    /// The number of requests of all kinds.
+    pub fn requests(&self) -> u64 {
+        self.list + self.get + self.head + self.other
+    }
+}
+
+impl Sub for RequestCounts {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            list: self.list - earlier.list,
+            get: self.get - earlier.get,
+            head: self.head - earlier.head,
+            other: self.other - earlier.other,
+            bytes: self.bytes - earlier.bytes,
+        }
+    }
+}
+
+impl fmt::Display for RequestCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} LIST, {} GET, {} HEAD", self.list, self.get, self.head)?;
+        if self.other > 0 {
+            write!(f, ", {} other", self.other)?;
+        }
+        write!(f, ", {} bytes", self.bytes)
+    }
+}
+
+/// The running totals behind [`RequestCounts`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    list: AtomicU64,
+    get: AtomicU64,
+    head: AtomicU64,
+    other: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> RequestCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        RequestCounts {
+            list: read(&self.list),
+            get: read(&self.get),
+            head: read(&self.head),
+            other: read(&self.other),
+            bytes: read(&self.bytes),
+        }
+    }
+
+    fn count(&self, request: &HttpRequest) {
+        let is_list = || request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "list-type=2"));
+        let counter = match request.method().as_str() {
+            "GET" if is_list() => &self.list,
+            "GET" => &self.get,
+            "HEAD" => &self.head,
+            _ => &self.other,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Makes the HTTP clients of a connector's stores.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    counters: Arc<Counters>,
+    inner: ReqwestConnector,
+}
+
+impl Transport {
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        Self { counters, inner: ReqwestConnector::default() }
+    }
+}
+
+impl HttpConnector for Transport {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = self.inner.connect(options)?;
+        Ok(HttpClient::new(CountingService { client, counters: Arc::clone(&self.counters) }))
+    }
+}
+
+#[derive(Debug)]
+struct CountingService {
+    client: HttpClient,
+    counters: Arc<Counters>,
+}
+
+#[async_trait]
+impl HttpService for CountingService {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.counters.count(&request);
+        let response = self.client.execute(request).await?;
+        let counters = Arc::clone(&self.counters);
+        Ok(response.map(|body| {
+            HttpResponseBody::new(body.map_frame(move |frame| {
+                let length = frame.data_ref().map_or(0, |data| data.len());
+                counters.bytes.fetch_add(length as u64, Ordering::Relaxed);
+                frame
+            }))
+        }))
+    }
+}

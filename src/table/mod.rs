@@ -1,0 +1,200 @@
+//! [`S3Table`]: one table, opened: its files, its schema, and how DataFusion scans it.
+
+pub(crate) mod format;
+pub(crate) mod layout;
+mod partition;
+mod schema;
+mod snapshot;
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Fields, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::project_schema;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::prelude::SessionContext;
+use object_store::ObjectMeta;
+
+use self::format::Format;
+use self::snapshot::Snapshot;
+use crate::error::{Error, Result};
+use crate::location::S3Location;
+use crate::scan::{FooterCache, ScanFile, ScanTable, scan};
+use crate::settings::Subfolders;
+use crate::store::Stores;
+
+/// A table: one object, or the data files below a folder.
+///
+/// ```text
+/// shop/
+///   articles.parquet                      table articles
+///   transactions/                         table transactions, partitioned by year and month
+///     year=2024/month=1/part-0.parquet
+///     year=2024/month=2/part-0.parquet
+///     _SUCCESS                            ignored
+/// ```
+///
+/// It holds one snapshot: the objects that were listed when it was opened, with sizes and etags. Every read says
+/// If-Match, so an object that was replaced since is an error and never a wrong row;
+/// [`S3Connector::refresh`](crate::S3Connector::refresh) makes the connector open its tables anew.
+///
+/// Partition columns come after the columns of the files. Filters on them choose files before anything is read; all
+/// other filters, projections and limits are pushed into DataFusion's own sources.
+#[derive(Debug)]
+pub struct S3Table {
+    name: String,
+    location: S3Location,
+    snapshot: Snapshot,
+    stores: Arc<Stores>,
+    scan: ScanTable,
+}
+
+/// What opening a table needs, shared by all tables of a connector.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) footers: Arc<FooterCache>,
+    pub(crate) subfolders: Subfolders,
+}
+
+impl Opener {
+    /// Opens the table at a location: lists it where it is a folder, and infers its schema.
+    ///
+    /// `object` is what a listing said of a location that is an object.
+    pub(crate) async fn open(&self, name: &str, location: &S3Location, object: Option<ObjectMeta>) -> Result<S3Table> {
+        let store = self.stores.bucket(location.bucket())?;
+        let mut snapshot = match object {
+            Some(object) => Snapshot::of_object(location, object)?,
+            None => Snapshot::of_folder(&store, location, self.subfolders).await?,
+        };
+        let inferred = schema::infer(&store, &self.footers, &mut snapshot).await?;
+        let file_schema = schema::without(&inferred.file_schema, &snapshot.partition_fields);
+        let is_by_position = matches!(inferred.source, crate::scan::ScanSource::Delimited { .. });
+        if is_by_position && file_schema.fields().len() != inferred.file_schema.fields().len() {
+            return Err(Error::NotATable {
+                location: location.to_string(),
+                reason: format!(
+                    "a partition column ({}) is a column of its files too, which {} files cannot have; rename one of them",
+                    names(&snapshot.partition_fields),
+                    Format::Csv
+                ),
+            });
+        }
+        let schema =
+            TableSchema::builder(file_schema).with_table_partition_cols(snapshot.partition_fields.clone()).build();
+        let scan = ScanTable {
+            store,
+            footers: Arc::clone(&self.footers),
+            schema,
+            source: inferred.source,
+            compression: inferred.compression.into(),
+        };
+        Ok(S3Table {
+            name: name.to_owned(),
+            location: location.clone(),
+            snapshot,
+            stores: Arc::clone(&self.stores),
+            scan,
+        })
+    }
+}
+
+fn names(fields: &Fields) -> String {
+    fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+}
+
+impl S3Table {
+    /// The name that the table was opened by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the table lies: an object, or a folder that ends in `/`.
+    pub fn location(&self) -> &S3Location {
+        &self.location
+    }
+
+    /// The Arrow schema: the columns of the files, then the partition columns.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(self.scan.schema.table_schema())
+    }
+
+    /// The columns, each with name, type and whether it may be NULL.
+    pub fn columns(&self) -> &Fields {
+        self.scan.schema.table_schema().fields()
+    }
+
+    /// The number of data files in the table's snapshot.
+    pub fn file_count(&self) -> usize {
+        self.snapshot.files.len()
+    }
+
+    /// The first `n` rows that a scan yields, in batches; fewer where the table has fewer.
+    ///
+    /// # Errors
+    /// As a query of the table: [`Error::DataFusion`] with the cause.
+    pub async fn head(self: &Arc<Self>, n: usize) -> Result<Vec<RecordBatch>> {
+        let context = SessionContext::new();
+        let rows = context.read_table(Arc::clone(self) as Arc<dyn TableProvider>)?.limit(0, Some(n))?;
+        Ok(rows.collect().await?)
+    }
+}
+
+#[async_trait]
+impl TableProvider for S3Table {
+    fn schema(&self) -> SchemaRef {
+        self.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        self.stores.register(self.location.bucket(), state.runtime_env())?;
+        let columns = &self.snapshot.partition_fields;
+        let decided: Vec<&Expr> = filters.iter().filter(|filter| partition::is_decided(filter, columns)).collect();
+        let values = self.snapshot.files.iter().map(|file| file.partition_values.as_slice());
+        let kept = partition::prune(state, columns, values, &decided)?;
+        let files: Vec<ScanFile<'_>> = self
+            .snapshot
+            .files
+            .iter()
+            .zip(kept)
+            .filter(|(_, kept)| *kept)
+            .map(|(file, _)| ScanFile {
+                object: &file.object,
+                partition_values: &file.partition_values,
+                statistics: file.statistics.as_ref(),
+            })
+            .collect();
+        if files.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
+        }
+        scan(state, &self.scan, &files, projection, limit)
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        let columns = &self.snapshot.partition_fields;
+        let support = |filter: &&Expr| {
+            if partition::is_decided(filter, columns) {
+                TableProviderFilterPushDown::Exact
+            } else {
+                TableProviderFilterPushDown::Inexact
+            }
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+}

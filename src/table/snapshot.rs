@@ -1,0 +1,105 @@
+//! [`Snapshot`]: the objects of one table, as one listing showed them.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Fields};
+use datafusion::common::{ScalarValue, Statistics};
+use object_store::ObjectMeta;
+
+use super::format::FileType;
+use super::layout::{self, LayoutError, Listed};
+use super::partition;
+use crate::error::{Error, Result};
+use crate::location::S3Location;
+use crate::settings::Subfolders;
+use crate::store::BucketStore;
+
+/// The data files of a table, in order of their keys.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// The type of all files; `None` where only their first bytes can tell.
+    pub(crate) file_type: Option<FileType>,
+    /// The partition columns, outermost folder first.
+    pub(crate) partition_fields: Fields,
+    pub(crate) files: Vec<SnapshotFile>,
+}
+
+/// One data file of a snapshot.
+#[derive(Debug)]
+pub(crate) struct SnapshotFile {
+    pub(crate) object: ObjectMeta,
+    pub(crate) partition_values: Vec<ScalarValue>,
+    /// Set where opening the table read the file's footer.
+    pub(crate) statistics: Option<Arc<Statistics>>,
+}
+
+impl Snapshot {
+    /// A table of one object that a listing has shown. Costs nothing.
+    pub(crate) fn of_object(location: &S3Location, object: ObjectMeta) -> Result<Self> {
+        if object.size == 0 {
+            let reason = "it is empty, 0 bytes; write it again, or remove it".to_owned();
+            return Err(Error::NotATable { location: location.to_string(), reason });
+        }
+        let name = location.key().rsplit('/').next().unwrap_or_default();
+        let file_type = FileType::from_name(name).map(|(file_type, _)| file_type);
+        let file = SnapshotFile { object, partition_values: Vec::new(), statistics: None };
+        Ok(Self { file_type, partition_fields: Fields::empty(), files: vec![file] })
+    }
+
+    /// A table of all data files below a folder: one LIST for each 1,000 objects.
+    pub(crate) async fn of_folder(store: &BucketStore, folder: &S3Location, subfolders: Subfolders) -> Result<Self> {
+        let mut objects = Vec::new();
+        let mut pages = store.list_objects(folder);
+        while let Some(page) = pages.next().await? {
+            let is_first = objects.is_empty();
+            objects.extend(page.objects);
+            if is_first && page.is_truncated {
+                // A folder of folders may hold millions of objects: its first page shows that it is none of ours.
+                if let Err(error @ (LayoutError::Namespace { .. } | LayoutError::Lake { .. })) =
+                    layout::lay_out(&listed(folder, &objects), subfolders)
+                {
+                    return Err(not_a_table(folder, &error));
+                }
+            }
+        }
+        let laid_out =
+            layout::lay_out(&listed(folder, &objects), subfolders).map_err(|error| not_a_table(folder, &error))?;
+
+        let partition_fields: Fields = laid_out
+            .partition_columns
+            .iter()
+            .enumerate()
+            .map(|(column, name)| -> Field {
+                let values = laid_out.files.iter().map(|file| file.partition_values[column].as_deref());
+                partition::field(name, partition::infer_type(values))
+            })
+            .collect();
+        let files = laid_out.files.iter().map(|file| SnapshotFile {
+            object: objects[file.index].clone(),
+            partition_values: file
+                .partition_values
+                .iter()
+                .zip(&partition_fields)
+                .map(|(value, field)| partition::to_scalar(value.as_deref(), field.data_type()))
+                .collect(),
+            statistics: None,
+        });
+        Ok(Self { file_type: laid_out.file_type, files: files.collect(), partition_fields })
+    }
+}
+
+fn not_a_table(folder: &S3Location, error: &LayoutError) -> Error {
+    Error::NotATable { location: folder.to_string(), reason: error.reason(&folder.to_string()) }
+}
+
+/// The objects as the layout sees them, their keys relative to the folder.
+fn listed<'a>(folder: &S3Location, objects: &'a [ObjectMeta]) -> Vec<Listed<'a>> {
+    objects
+        .iter()
+        .map(|object| {
+            // `object_store` drops the `/` at the end of the folder's own marker.
+            let key = object.location.as_ref().strip_prefix(folder.key()).unwrap_or_default();
+            Listed { key, size: object.size }
+        })
+        .collect()
+}
