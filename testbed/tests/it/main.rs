@@ -1,0 +1,7 @@
+//! The testbed as clients see it: through `object_store`, and byte by byte.
+
+mod client;
+mod conformance;
+mod faults;
+mod protocol;
+mod races;
