@@ -1,1 +1,4 @@
-fn main() {}
+//! One binary for all integration tests: each test links all of DataFusion.
+
+mod harness;
+mod smoke;
