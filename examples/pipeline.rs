@@ -6,6 +6,7 @@
 mod shop;
 
 use datafusion::dataframe::DataFrameWriteOptions;
+use datafusion::functions::expr_fn::round;
 use datafusion::functions_aggregate::expr_fn::sum;
 use datafusion::prelude::{JoinType, SessionContext, col, lit};
 use datafusion_s3::S3Connector;
@@ -47,7 +48,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             &["customer_id"],
             None,
         )?
-        .aggregate(vec![col("city"), col("category")], vec![sum(col("quantity") * col("price")).alias("revenue")])?;
+        .aggregate(vec![col("city"), col("category")], vec![sum(col("quantity") * col("price")).alias("revenue")])?
+        .select(vec![col("city"), col("category"), round(vec![col("revenue"), lit(2)]).alias("revenue")])?;
 
     // The connector's store serves writes to its buckets too.
     let target = format!("s3://{}/reports/revenue/", shop::BUCKET);

@@ -125,7 +125,7 @@ impl S3Connector {
     /// # Errors
     /// As [`table_names`](Self::table_names).
     pub async fn has_table(&self, name: &str) -> Result<bool> {
-        self.tables.discover().await?;
+        self.discover_for(name).await?;
         Ok(self.tables.has(name))
     }
 
@@ -135,12 +135,18 @@ impl S3Connector {
     /// [`Error::TableNotFound`] and [`Error::AmbiguousName`] for the name, [`Error::NotATable`], [`Error::InvalidFile`]
     /// and [`Error::SchemaConflict`] for what lies there, or those of a request.
     pub async fn table(&self, name: &str) -> Result<Arc<S3Table>> {
-        self.tables.discover().await?;
+        self.discover_for(name).await?;
         self.tables.open(name).await
     }
 
-    /// Lists the root again (and the catalog's folders, where one is registered): new tables appear, deleted ones go,
-    /// and every table is opened anew on its next use. Queries that are already planned keep what they saw.
+    /// Lists the root unless it was listed, or the name is a full path: that one can be read where the root cannot be
+    /// listed.
+    async fn discover_for(&self, name: &str) -> Result<()> {
+        if S3Location::is_location(name) { Ok(()) } else { self.tables.discover().await }
+    }
+
+    /// Lists again what was listed (the root, and the folders of a registered catalog): new tables appear, deleted ones
+    /// go, and every table is opened anew on its next use.
     ///
     /// # Errors
     /// As [`table_names`](Self::table_names); the names from before are then kept.

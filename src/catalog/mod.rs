@@ -43,7 +43,7 @@ impl S3CatalogProvider {
                 .map(|folder| async {
                     let location = self.root.join(&folder).to_folder();
                     let schema = Arc::new(S3SchemaProvider::new(Some(location), Arc::clone(&self.opener)));
-                    schema.refresh_or_remember().await;
+                    schema.discover_or_remember().await;
                     (folder, schema)
                 })
                 .buffer_unordered(LISTINGS_IN_FLIGHT)

@@ -54,16 +54,19 @@ impl S3SchemaProvider {
         Self { folder, opener, discovery: RwLock::default(), first_listing: OnceCell::new() }
     }
 
-    /// Lists the folder, one request for each 1,000 children, and forgets the tables that are open.
+    /// Forgets the tables that are open, and lists the folder again if it was listed: one request for each 1,000
+    /// children.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        self.list().await?;
-        self.first_listing.set(()).ok();
+        if self.first_listing.initialized() {
+            return self.list().await;
+        }
+        self.replace(Discovery::default());
         Ok(())
     }
 
     /// Lists the folder; an error is kept for the lookups to come.
-    pub(crate) async fn refresh_or_remember(&self) {
-        if let Err(error) = self.refresh().await {
+    pub(crate) async fn discover_or_remember(&self) {
+        if let Err(error) = self.discover().await {
             self.replace(Discovery { error: Some(error.to_string()), ..Discovery::default() });
         }
     }

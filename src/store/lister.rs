@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use object_store::ObjectMeta;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::BucketStore;
 use crate::error::{Error, Result};
@@ -41,12 +42,18 @@ impl BucketStore {
         Pages::new(self, folder, None)
     }
 
-    /// The object with exactly this key, by one request that returns at most one key: the key itself comes first among
-    /// all keys that start with it.
+    /// The object with exactly this key, by one LIST of at most one key: the key itself comes first among all keys that
+    /// start with it. Where listing is not permitted, by one HEAD.
     pub(crate) async fn find_object(&self, location: &S3Location) -> Result<Option<ObjectMeta>> {
         let mut pages = Pages::new(self, location, Some("/"));
         pages.max_keys = Some(1);
-        let page = pages.next().await?;
+        let page = match pages.next().await {
+            Err(denied @ Error::AccessDenied { .. }) => {
+                let Ok(path) = Path::parse(location.key()) else { return Err(denied) };
+                return self.s3().head(&path).await.map(Some).map_err(|_| denied);
+            }
+            page => page?,
+        };
         Ok(page.and_then(|page| page.objects.into_iter().find(|object| object.location.as_ref() == location.key())))
     }
 }
@@ -55,7 +62,7 @@ impl BucketStore {
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) objects: Vec<ObjectMeta>,
-    common_prefixes: Vec<object_store::path::Path>,
+    common_prefixes: Vec<Path>,
     /// Whether another page follows.
     pub(crate) is_truncated: bool,
 }

@@ -4,7 +4,9 @@ mod lister;
 mod transport;
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
@@ -30,7 +32,10 @@ use crate::settings::{ConnectorSettings, Secret, check_endpoint};
 pub(crate) struct Stores {
     /// The builder that a bucket's name completes.
     template: StoreTemplate,
-    /// Marks this connector's store URLs: two connectors with other credentials, endpoints or regions never share one.
+    /// The scheme of store URLs without the connector's own number, the same on every machine.
+    fingerprint: String,
+    /// The scheme of this connector's store URLs, which no other connector of the process has: two connectors on one
+    /// bucket never meet, whatever their credentials.
     scheme: String,
     counters: Arc<Counters>,
     /// Guards the map only; building a store does no I/O.
@@ -40,10 +45,13 @@ pub(crate) struct Stores {
 impl Stores {
     /// Reads the environment where the settings allow it, and checks what can be checked without I/O.
     pub(crate) fn try_new(settings: &ConnectorSettings) -> Result<Self> {
-        let counters = Arc::new(Counters::default());
-        let template = StoreTemplate::try_new(settings, std::env::vars)?;
-        let scheme = template.scheme();
-        Ok(Self { template, scheme, counters, buckets: RwLock::default() })
+        static CONNECTORS: AtomicU64 = AtomicU64::new(0);
+
+        let unicode = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let template = StoreTemplate::try_new(settings, || std::env::vars_os().filter_map(unicode))?;
+        let fingerprint = template.fingerprint();
+        let scheme = format!("{fingerprint}-{}", CONNECTORS.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { template, fingerprint, scheme, counters: Arc::default(), buckets: RwLock::default() })
     }
 
     /// The requests that all stores of this connector have sent.
@@ -65,6 +73,11 @@ impl Stores {
         let store = Arc::new(BucketStore { bucket: bucket.to_owned(), url, s3, pins: RwLock::default() });
         buckets.insert(bucket.to_owned(), Arc::clone(&store));
         Ok(store)
+    }
+
+    /// Whether a store URL's scheme stands for a connector with these settings, in this process or another.
+    fn is_ours(&self, scheme: &str) -> bool {
+        scheme.strip_prefix(&self.fingerprint).is_some_and(|rest| rest.starts_with('-'))
     }
 
     /// Makes a bucket known to a DataFusion runtime: under this connector's own URL, which its plans refer to, and
@@ -108,7 +121,7 @@ impl ObjectStoreRegistry for S3StoreRegistry {
     fn get_store(&self, url: &Url) -> datafusion::error::Result<Arc<dyn ObjectStore>> {
         let registered = self.others.get_store(url);
         match url.host_str() {
-            Some(bucket) if registered.is_err() && url.scheme() == self.stores.scheme => {
+            Some(bucket) if registered.is_err() && self.stores.is_ours(url.scheme()) => {
                 Ok(self.stores.bucket(bucket)?)
             }
             Some(bucket) if registered.is_err() && url.scheme() == "s3" => {
@@ -187,7 +200,7 @@ impl StoreTemplate {
 
     /// `s3-` and a hash of what decides which bytes a bucket's name stands for and who asks for them. No secret enters
     /// it, and it is the same on every machine, since a plan that is sent elsewhere names its stores by it.
-    fn scheme(&self) -> String {
+    fn fingerprint(&self) -> String {
         const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0100_0000_01b3;
         let mut hash = OFFSET;
@@ -225,7 +238,7 @@ impl StoreTemplate {
 impl fmt::Debug for StoreTemplate {
     /// The Debug of [`AmazonS3Builder`] prints secret and token; this prints neither.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreTemplate").field("scheme", &self.scheme()).finish_non_exhaustive()
+        f.debug_struct("StoreTemplate").field("fingerprint", &self.fingerprint()).finish_non_exhaustive()
     }
 }
 
@@ -308,7 +321,14 @@ impl ObjectStore for BucketStore {
         if options.if_match.is_none() {
             options.if_match = self.pinned(location);
         }
-        self.s3.get_opts(location, options).await
+        self.s3.get_opts(location, options).await.map_err(|error| match error {
+            // DataFusion's sources pass this on as it is: let it say what to do.
+            object_store::Error::Precondition { path, .. } => {
+                let location = format!("s3://{}/{path}", self.bucket);
+                object_store::Error::Precondition { path, source: Box::new(Error::ObjectChanged { location }) }
+            }
+            error => error,
+        })
     }
 
     fn delete_stream(
