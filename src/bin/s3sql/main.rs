@@ -25,7 +25,7 @@ use crate::output::Format;
 ///
 /// Credentials, region and endpoint come from the AWS_* environment unless set here.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "s3sql", version)]
 struct Arguments {
     /// Folder whose children are the tables, as s3://bucket/folder; without it a table is s3."s3://bucket/key"
     root: Option<String>,
