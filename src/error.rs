@@ -166,13 +166,13 @@ impl Error {
                     code.unwrap_or("HTTP 404")
                 ),
             },
-            (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, code) => {
-                Self::AccessDenied {
-                    operation,
-                    location,
-                    reason: format!("{}: this identity needs {}", code.unwrap_or("HTTP 403"), permission(operation)),
-                }
-            }
+            // `object_store` tells a 403 to a LIST by its text only.
+            (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, code)
+            | (_, code @ Some("AccessDenied" | "AllAccessDisabled")) => Self::AccessDenied {
+                operation,
+                location,
+                reason: format!("{}: this identity needs {}", code.unwrap_or("HTTP 403"), permission(operation)),
+            },
             (object_store::Error::Precondition { .. }, _) => Self::ObjectChanged { location },
             _ => Self::Store { operation, location, source },
         }
@@ -224,6 +224,14 @@ mod tests {
         assert_eq!(s3_code(body), Some("NoSuchBucket"));
         assert_eq!(s3_code("connection refused"), None);
         assert_eq!(s3_code("<Code>cut"), None);
+    }
+
+    #[test]
+    fn a_denied_listing_is_denied_though_the_store_calls_it_generic() {
+        let source = "403 Forbidden: <Error><Code>AccessDenied</Code></Error>".into();
+        let source = object_store::Error::Generic { store: "S3", source };
+        let error = Error::from_store("LIST", "s3://lake/", source);
+        assert!(matches!(&error, Error::AccessDenied { reason, .. } if reason.contains("s3:ListBucket")), "{error}");
     }
 
     #[test]

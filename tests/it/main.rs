@@ -1,4 +1,5 @@
 //! One binary for all integration tests: each test links all of DataFusion.
 
 mod harness;
+mod s3sql;
 mod smoke;
