@@ -242,8 +242,11 @@ impl Head {
         if !self.bytes.starts_with(b"ARROW1") || self.bytes.len() < MAGIC {
             return Err(ArrowError::ParseError("it does not start with ARROW1, so it is no Arrow IPC file".into()));
         }
+        // Writers pad further: arrow-rs to 64 bytes. No message starts with eight zeros: they mean the end.
+        let padding =
+            self.bytes[MAGIC..].chunks_exact(8).take_while(|word| word.iter().all(|byte| *byte == 0)).count() * 8;
         let mut decoder = StreamDecoder::new();
-        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(MAGIC..));
+        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(MAGIC + padding..));
         while decoder.schema().is_none() && !messages.is_empty() {
             decoder.decode(&mut messages)?;
         }
