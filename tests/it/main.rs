@@ -1,4 +1,7 @@
 //! One binary for all integration tests: each test links all of DataFusion.
 
+mod compat;
+mod fixtures;
 mod harness;
+mod slt;
 mod smoke;
