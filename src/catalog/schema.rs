@@ -10,10 +10,11 @@ use datafusion::logical_expr::TableType;
 use object_store::ObjectMeta;
 use tokio::sync::OnceCell;
 
-use super::names::{Lookup, Names};
+use super::names::{Lookup, Names, NotShown};
 use crate::error::{Error, Result, quoted};
 use crate::location::S3Location;
 use crate::table::format::FileType;
+use crate::table::layout::Ignored;
 use crate::table::{Opener, S3Table};
 
 /// The tables of a folder, or without one all tables by their full S3 paths.
@@ -211,6 +212,9 @@ impl S3SchemaProvider {
 fn hint(names: &Names, name: &str) -> String {
     const SHOWN: usize = 10;
     if let Some((full_name, reason)) = names.not_shown(name) {
+        if reason == NotShown::Object(Ignored::Empty) {
+            return format!("\"{full_name}\" is ignored ({reason}); write it again, then refresh the connector");
+        }
         return format!("\"{full_name}\" is ignored ({reason}); query \"{full_name}\" to read it all the same");
     }
     let tables: Vec<&str> = names.shown().take(SHOWN + 1).collect();

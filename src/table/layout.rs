@@ -207,10 +207,12 @@ impl LayoutError {
         match self {
             Self::Empty => "nothing lies there; check the spelling, or refresh the connector".to_owned(),
             Self::OnlyIgnored { count, example, reason } => {
-                format!("it holds no data files: all of its {count} objects are ignored, as \"{example}\" ({reason})")
+                format!(
+                    "it holds no data files: all of its {count} objects are ignored, as \"{example}\" ({reason}); write data there, or query an object by its full path"
+                )
             }
             Self::Lake { format, marker } => format!(
-                "it is a {format} table (\"{marker}\"), whose files are not all live rows; read it with a {format} reader"
+                "it is a table of {format} (\"{marker}\"), whose files are not all live rows; read it with a reader for {format}"
             ),
             Self::Namespace { folders } => {
                 let shown: Vec<String> = folders.iter().take(5).map(|folder| format!("{location}{folder}/")).collect();

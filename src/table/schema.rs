@@ -173,9 +173,28 @@ async fn read_head(store: &BucketStore, object: &ObjectMeta, file_type: FileType
     let is_whole = bytes.len() as u64 == object.size;
     let text = decompress(&bytes, file_type.compression, is_whole)
         .map_err(|error| invalid(&location, file_type.format, &error))?;
+    if let Some(found) = not_text(&text).filter(|_| file_type.format.is_text()) {
+        let reason = format!("its first bytes are those of {found}; rename it to end as such, or replace it");
+        return Err(Error::InvalidFile { location, format: file_type.to_string(), reason });
+    }
     // Of a compressed file, more than the head may come out of its first bytes: what comes after is not looked at.
     let is_whole = is_whole && text.len() as u64 <= DECOMPRESSED;
     Ok(Head { location, bytes: text, is_whole })
+}
+
+/// What the first bytes of a text show where it is none: a binary format, or one more compression.
+fn not_text(text: &[u8]) -> Option<String> {
+    // A header may well start with PAR1 or BZh, but has no control characters.
+    if !text.iter().take(64).any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()) {
+        return None;
+    }
+    if let Some(file_type) = FileType::from_magic(text).filter(|file_type| !file_type.format.is_text()) {
+        return Some(file_type.to_string());
+    }
+    match format::compression_of(text) {
+        CompressionTypeVariant::UNCOMPRESSED => None,
+        compression => Some(format!("{compression:?}").to_lowercase()),
+    }
 }
 
 /// Bytes that a compressed head may grow to.
@@ -242,8 +261,11 @@ impl Head {
         if !self.bytes.starts_with(b"ARROW1") || self.bytes.len() < MAGIC {
             return Err(ArrowError::ParseError("it does not start with ARROW1, so it is no Arrow IPC file".into()));
         }
+        // Writers pad further: arrow-rs to 64 bytes. No message starts with eight zeros: they mean the end.
+        let padding =
+            self.bytes[MAGIC..].chunks_exact(8).take_while(|word| word.iter().all(|byte| *byte == 0)).count() * 8;
         let mut decoder = StreamDecoder::new();
-        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(MAGIC..));
+        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(MAGIC + padding..));
         while decoder.schema().is_none() && !messages.is_empty() {
             decoder.decode(&mut messages)?;
         }
