@@ -1,8 +1,9 @@
 //! The shell: what it prints where, and its exit codes.
 
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 
-use datafusion_s3_testbed::{Operation, Testbed};
+use datafusion_s3_testbed::{FaultAction, FaultRequest, Operation, Testbed, fault_fn};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
@@ -284,6 +285,32 @@ async fn a_failure_has_a_code_and_a_message() {
         for noise in ["External error", "Error during planning", "ParserError(", "Some("] {
             assert!(!message.contains(noise), "{args:?}: {message}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_of_a_scan_is_told_without_its_layers() {
+    for (status, body, message) in [
+        (
+            403,
+            "<Error><Code>AccessDenied</Code></Error>",
+            "error: GET s3://lake/articles.parquet: access denied: AccessDenied: this identity needs s3:GetObject on the object\n",
+        ),
+        (
+            412,
+            "<Error><Code>PreconditionFailed</Code></Error>",
+            "error: s3://lake/articles.parquet changed while it was read: refresh the connector and run the query again\n",
+        ),
+    ] {
+        // The root's listing and the footer pass; the rows do not.
+        let fault = fault_fn(move |request: &FaultRequest<'_>| match request.sequence {
+            0 | 1 => FaultAction::Pass,
+            _ => FaultAction::Respond { status, content_type: "application/xml", body: body.into() },
+        });
+        let testbed = Testbed::builder().bucket("lake").fault(Arc::new(fault)).start().await.unwrap();
+        testbed.put("lake", "articles.parquet", parquet(&batch(1, 3))).await.unwrap();
+        let run = run(shell(&testbed, &["s3://lake", "--format", "table", "-c", "SELECT * FROM s3.articles"])).await;
+        assert_eq!(run.error(1), message);
     }
 }
 
