@@ -132,6 +132,9 @@ pub enum Error {
     DataFusion(#[from] DataFusionError),
 }
 
+/// The address that `object_store` asks for an instance's role.
+const METADATA_SERVICE: &str = "http://169.254.169.254/";
+
 impl Error {
     /// Sorts an error of the store by what the user does next.
     pub(crate) fn from_store(
@@ -158,6 +161,12 @@ impl Error {
                     ),
                 }
             }
+            // Without credentials in the settings or the environment, `object_store` asks the instance's metadata service.
+            _ if text.contains(METADATA_SERVICE) => Self::AccessDenied {
+                operation,
+                location,
+                reason: "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or anonymous for a public bucket (this machine has no role of its own)".into(),
+            },
             (object_store::Error::NotFound { .. }, code) => Self::NotFound {
                 operation,
                 location,
@@ -232,6 +241,13 @@ mod tests {
         let source = object_store::Error::Generic { store: "S3", source };
         let error = Error::from_store("LIST", "s3://lake/", source);
         assert!(matches!(&error, Error::AccessDenied { reason, .. } if reason.contains("s3:ListBucket")), "{error}");
+    }
+
+    #[test]
+    fn missing_credentials_say_what_to_set() {
+        let source = "Error performing PUT http://169.254.169.254/latest/api/token: connection refused".into();
+        let error = Error::from_store("LIST", "s3://lake/", object_store::Error::Generic { store: "S3", source });
+        assert!(error.to_string().contains("AWS_ACCESS_KEY_ID"), "{error}");
     }
 
     #[test]
