@@ -27,7 +27,7 @@ pub(crate) async fn shared() -> Objects {
     objects.extend(formats().await);
     objects.extend(discovery());
     objects.extend(partitions());
-    objects.extend(pushdown());
+    objects.extend(pushdown().await);
     objects.extend(errors().await);
     objects
 }
@@ -313,7 +313,7 @@ fn partitions() -> Objects {
 }
 
 /// Enough rows and files to see what is read and what is not.
-fn pushdown() -> Objects {
+async fn pushdown() -> Objects {
     let batch = |first: i64, rows: i64| {
         let columns: [(&str, ArrayRef); 3] = [
             ("id", Arc::new(Int64Array::from_iter_values(first..first + rows))),
@@ -337,7 +337,9 @@ fn pushdown() -> Objects {
         objects.push((format!("many/part-{index:02}.parquet"), parquet(&batch(index, 1))));
     }
     let hundred = batch(0, 100);
+    let packed = compressed(&json_lines(&hundred), CompressionTypeVariant::ZSTD).await;
     objects.extend([
+        ("packed.ndjson.zst".into(), packed),
         ("lines.csv".into(), delimited(&hundred, ",")),
         ("lines_json.ndjson".into(), json_lines(&hundred)),
         ("array.json".into(), json_array(&hundred)),
