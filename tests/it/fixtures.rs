@@ -258,6 +258,9 @@ fn partitions() -> Objects {
         let key = format!("sales/year={year}/month={month}/part-0.parquet");
         objects.push((key, parquet(&ids(10 * index as i64, 2))));
     }
+    for (index, code) in ["1", "2", "__HIVE_DEFAULT_PARTITION__"].into_iter().enumerate() {
+        objects.push((format!("nullable_parquet/code={code}/part-0.parquet"), parquet(&ids(10 * index as i64, 2))));
+    }
     // The files say 1999 where the folders say 2023 and 2024.
     for year in [2023, 2024] {
         let columns: [(&str, ArrayRef); 3] = [
