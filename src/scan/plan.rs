@@ -6,7 +6,6 @@ use datafusion::catalog::Session;
 use datafusion::common::config::CsvOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
-use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
     ArrowSource, AvroSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource,
@@ -14,7 +13,7 @@ use datafusion::datasource::physical_plan::{
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use object_store::ObjectMeta;
 
 use super::cache::FooterCache;
@@ -28,7 +27,8 @@ pub(crate) struct ScanTable {
     pub(crate) footers: Arc<FooterCache>,
     pub(crate) schema: TableSchema,
     pub(crate) source: ScanSource,
-    pub(crate) compression: FileCompressionType,
+    /// Whether the files are compressed as a whole. The store decompresses them.
+    pub(crate) is_compressed: bool,
 }
 
 /// Which of DataFusion's file sources reads a table.
@@ -62,9 +62,13 @@ pub(crate) fn scan(
     let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
     let statistics = table_statistics(&files, table)?;
     let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+    // A declared partitioning keeps DataFusion from splitting files by their compressed sizes. Of what may be compressed
+    // it splits only lines of JSON.
+    let is_split = matches!(table.source, ScanSource::Json { newline_delimited: true });
+    let whole_files = (table.is_compressed && is_split).then(|| Partitioning::UnknownPartitioning(groups.len()));
     let config = FileScanConfigBuilder::new(table.store.url().clone(), file_source(state, table))
+        .with_output_partitioning(whole_files)
         .with_file_groups(groups)
-        .with_file_compression_type(table.compression)
         .with_statistics(statistics)
         .with_projection_indices(projection.cloned())?
         .with_limit(limit)

@@ -1,5 +1,6 @@
 //! From settings to a store: one [`BucketStore`] for each bucket, built on first use.
 
+mod decompress;
 mod lister;
 mod transport;
 
@@ -321,14 +322,9 @@ impl ObjectStore for BucketStore {
         if options.if_match.is_none() {
             options.if_match = self.pinned(location);
         }
-        self.s3.get_opts(location, options).await.map_err(|error| match error {
-            // DataFusion's sources pass this on as it is: let it say what to do.
-            object_store::Error::Precondition { path, .. } => {
-                let location = format!("s3://{}/{path}", self.bucket);
-                object_store::Error::Precondition { path, source: Box::new(Error::ObjectChanged { location }) }
-            }
-            error => error,
-        })
+        let is_whole = options.range.is_none() && !options.head;
+        let answer = self.s3.get_opts(location, options).await?;
+        Ok(if is_whole { decompress::decompressed(location, answer).await } else { answer })
     }
 
     fn delete_stream(

@@ -12,6 +12,7 @@ use arrow::datatypes::{Fields, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::project_schema;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DataFusionResult;
@@ -93,7 +94,7 @@ impl Opener {
             footers: Arc::clone(&self.footers),
             schema,
             source: inferred.source,
-            compression: inferred.compression.into(),
+            is_compressed: inferred.compression != CompressionTypeVariant::UNCOMPRESSED,
         };
         Ok(S3Table {
             name: name.to_owned(),

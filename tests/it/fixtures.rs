@@ -27,7 +27,7 @@ pub(crate) async fn shared() -> Objects {
     objects.extend(formats().await);
     objects.extend(discovery());
     objects.extend(partitions());
-    objects.extend(pushdown());
+    objects.extend(pushdown().await);
     objects.extend(errors().await);
     objects
 }
@@ -258,6 +258,9 @@ fn partitions() -> Objects {
         let key = format!("sales/year={year}/month={month}/part-0.parquet");
         objects.push((key, parquet(&ids(10 * index as i64, 2))));
     }
+    for (index, code) in ["1", "2", "__HIVE_DEFAULT_PARTITION__"].into_iter().enumerate() {
+        objects.push((format!("nullable_parquet/code={code}/part-0.parquet"), parquet(&ids(10 * index as i64, 2))));
+    }
     // The files say 1999 where the folders say 2023 and 2024.
     for year in [2023, 2024] {
         let columns: [(&str, ArrayRef); 3] = [
@@ -313,7 +316,7 @@ fn partitions() -> Objects {
 }
 
 /// Enough rows and files to see what is read and what is not.
-fn pushdown() -> Objects {
+async fn pushdown() -> Objects {
     let batch = |first: i64, rows: i64| {
         let columns: [(&str, ArrayRef); 3] = [
             ("id", Arc::new(Int64Array::from_iter_values(first..first + rows))),
@@ -337,7 +340,9 @@ fn pushdown() -> Objects {
         objects.push((format!("many/part-{index:02}.parquet"), parquet(&batch(index, 1))));
     }
     let hundred = batch(0, 100);
+    let packed = compressed(&json_lines(&hundred), CompressionTypeVariant::ZSTD).await;
     objects.extend([
+        ("packed.ndjson.zst".into(), packed),
         ("lines.csv".into(), delimited(&hundred, ",")),
         ("lines_json.ndjson".into(), json_lines(&hundred)),
         ("array.json".into(), json_array(&hundred)),
