@@ -32,6 +32,7 @@
 mod catalog;
 mod connector;
 mod error;
+mod format;
 mod location;
 mod scan;
 mod settings;

@@ -15,8 +15,8 @@ use std::fmt;
 
 use object_store::ObjectMeta;
 
+use crate::format::FileType;
 use crate::store::FolderListing;
-use crate::table::format::FileType;
 use crate::table::layout::{self, Ignored};
 
 /// The children of a folder, by name.

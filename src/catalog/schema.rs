@@ -12,8 +12,8 @@ use tokio::sync::OnceCell;
 
 use super::names::{Lookup, Names, NotShown};
 use crate::error::{Error, Result, quoted};
+use crate::format::FileType;
 use crate::location::S3Location;
-use crate::table::format::FileType;
 use crate::table::layout::Ignored;
 use crate::table::{Opener, S3Table};
 

@@ -15,7 +15,7 @@ use object_store::path::Path;
 use object_store::{GetResult, GetResultPayload};
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use crate::table::format::{FileType, compression_of};
+use crate::format::{FileType, compression_of};
 
 type Chunks = BoxStream<'static, object_store::Result<Bytes>>;
 

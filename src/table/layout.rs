@@ -17,9 +17,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::format::FileType;
 use super::partition;
 use crate::error::quoted;
+use crate::format::FileType;
 use crate::settings::Subfolders;
 
 /// A listed object: its key relative to the table's folder, and its size in bytes.

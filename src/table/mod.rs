@@ -1,6 +1,5 @@
 //! [`S3Table`]: one table, opened: its files, its schema, and how DataFusion scans it.
 
-pub(crate) mod format;
 pub(crate) mod layout;
 mod partition;
 mod schema;
@@ -22,9 +21,9 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
 use object_store::ObjectMeta;
 
-use self::format::Format;
 use self::snapshot::Snapshot;
 use crate::error::{Error, Result};
+use crate::format::Format;
 use crate::location::S3Location;
 use crate::scan::{FooterCache, ScanFile, ScanTable, scan};
 use crate::settings::Subfolders;

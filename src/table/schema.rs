@@ -19,9 +19,9 @@ use object_store::ObjectMeta;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::ParquetMetaData;
 
-use super::format::{self, FileType, Format};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
+use crate::format::{self, FileType, Format};
 use crate::location::S3Location;
 use crate::scan::{FooterCache, ScanSource, read_range};
 use crate::store::BucketStore;

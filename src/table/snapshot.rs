@@ -6,10 +6,10 @@ use arrow::datatypes::{Field, Fields};
 use datafusion::common::{ScalarValue, Statistics};
 use object_store::ObjectMeta;
 
-use super::format::FileType;
 use super::layout::{self, LayoutError, Listed};
 use super::partition;
 use crate::error::{Error, Result};
+use crate::format::FileType;
 use crate::location::S3Location;
 use crate::settings::Subfolders;
 use crate::store::BucketStore;
