@@ -67,10 +67,8 @@ pub(crate) async fn error(ctx: &SessionContext, sql: &str) -> String {
 pub(crate) fn batch(first: i64, rows: i64) -> RecordBatch {
     let ids = first..first + rows;
     let names = ids.clone().map(|id| format!("n{id}"));
-    let columns: [(&str, ArrayRef); 2] = [
-        ("id", Arc::new(Int64Array::from_iter_values(ids))),
-        ("name", Arc::new(StringArray::from_iter_values(names))),
-    ];
+    let columns: [(&str, ArrayRef); 2] =
+        [("id", Arc::new(Int64Array::from_iter_values(ids))), ("name", Arc::new(StringArray::from_iter_values(names)))];
     RecordBatch::try_from_iter(columns).unwrap()
 }
 

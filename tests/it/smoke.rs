@@ -12,6 +12,9 @@ async fn a_root_answers_sql() {
     assert_eq!(s3.table_names().await.unwrap(), ["articles", "customers"]);
     assert_eq!(rows(&ctx, "SELECT * FROM s3.articles ORDER BY id LIMIT 10").await, ["1|n1", "2|n2", "3|n3"]);
     println!("{}", testbed.counts());
-    assert_eq!(rows(&ctx, "SELECT name, city FROM s3.articles JOIN s3.customers USING (id) ORDER BY id").await, ["n1|Bern", "n2|Ulm"]);
+    assert_eq!(
+        rows(&ctx, "SELECT name, city FROM s3.articles JOIN s3.customers USING (id) ORDER BY id").await,
+        ["n1|Bern", "n2|Ulm"]
+    );
     println!("{}", testbed.counts());
 }
