@@ -237,13 +237,16 @@ impl Head {
     }
 
     fn infer_arrow(&self) -> Result<(Schema, ScanSource), ArrowError> {
-        /// The magic bytes and their padding, before the messages of a stream.
-        const MAGIC: usize = 8;
-        if !self.bytes.starts_with(b"ARROW1") || self.bytes.len() < MAGIC {
+        /// The alignment of messages that the format asks for. Writers may pad to more, as arrow-rs does to 64 bytes.
+        const ALIGNMENT: usize = 8;
+        if !self.bytes.starts_with(b"ARROW1") || self.bytes.len() < ALIGNMENT {
             return Err(ArrowError::ParseError("it does not start with ARROW1, so it is no Arrow IPC file".into()));
         }
+        let padding =
+            self.bytes[ALIGNMENT..].chunks(ALIGNMENT).take_while(|chunk| chunk.iter().all(|b| *b == 0)).count();
+        let start = (ALIGNMENT + padding * ALIGNMENT).min(self.bytes.len());
         let mut decoder = StreamDecoder::new();
-        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(MAGIC..));
+        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(start..));
         while decoder.schema().is_none() && !messages.is_empty() {
             decoder.decode(&mut messages)?;
         }
@@ -420,6 +423,29 @@ mod tests {
         }
         let error = head("{\"a\":", true).infer(Format::Json).unwrap_err().to_string();
         assert!(error.contains("s3://b/x cannot be read as JSON"), "{error}");
+    }
+
+    #[test]
+    fn arrow_heads_with_any_padding() {
+        use arrow::array::{ArrayRef, Int64Array};
+        use arrow::ipc::MetadataVersion;
+        use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
+        use arrow::record_batch::RecordBatch;
+
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+        for alignment in [8, 16, 32, 64] {
+            let options = IpcWriteOptions::try_new(alignment, false, MetadataVersion::V5).unwrap();
+            let mut writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+            writer.write(&batch).unwrap();
+            let bytes = Bytes::from(writer.into_inner().unwrap());
+            let head = |bytes| Head { location: "s3://b/x".into(), bytes, is_whole: true };
+            let (schema, _) = head(bytes.clone()).infer(Format::Arrow).unwrap();
+            assert_eq!(columns(&schema), "a Int64", "{alignment}");
+            for length in 0..80 {
+                assert!(head(bytes.slice(..length)).infer(Format::Arrow).is_err(), "cut off after {length} bytes");
+            }
+        }
     }
 
     #[test]
