@@ -166,13 +166,13 @@ impl Error {
                     code.unwrap_or("HTTP 404")
                 ),
             },
-            (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, code) => {
-                Self::AccessDenied {
-                    operation,
-                    location,
-                    reason: format!("{}: this identity needs {}", code.unwrap_or("HTTP 403"), permission(operation)),
-                }
-            }
+            // `object_store` calls any error of a LIST generic, so that only S3's code tells a refusal.
+            (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, code)
+            | (_, code @ Some("AccessDenied" | "AllAccessDisabled")) => Self::AccessDenied {
+                operation,
+                location,
+                reason: format!("{}: this identity needs {}", code.unwrap_or("HTTP 403"), permission(operation)),
+            },
             (object_store::Error::Precondition { .. }, _) => Self::ObjectChanged { location },
             _ => Self::Store { operation, location, source },
         }
