@@ -58,11 +58,12 @@ pub(crate) fn scan(
     projection: Option<&Vec<usize>>,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    table.store.pin(files.iter().map(|file| file.object));
+    let store = table.store.pin(&files.iter().map(|file| file.object).collect::<Vec<_>>())?;
+    store.register(state.runtime_env());
     let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
     let statistics = table_statistics(&files, table)?;
     let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-    let config = FileScanConfigBuilder::new(table.store.url().clone(), file_source(state, table))
+    let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table))
         .with_file_groups(groups)
         .with_file_compression_type(table.compression)
         .with_statistics(statistics)

@@ -5,7 +5,8 @@ mod transport;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry, ObjectStoreUrl};
@@ -60,25 +61,27 @@ impl Stores {
         if let Some(store) = buckets.get(bucket) {
             return Ok(Arc::clone(store));
         }
-        let url = ObjectStoreUrl::parse(format!("{}://{bucket}", self.scheme))?;
         let s3 = Arc::new(self.template.build(bucket, Transport::new(Arc::clone(&self.counters)))?);
-        let store = Arc::new(BucketStore { bucket: bucket.to_owned(), url, s3, pins: RwLock::default() });
+        let scheme = self.scheme.clone();
+        let store = Arc::new(BucketStore { bucket: bucket.to_owned(), scheme, s3, pinned: Mutex::default() });
         buckets.insert(bucket.to_owned(), Arc::clone(&store));
         Ok(store)
     }
 
-    /// Makes a bucket known to a DataFusion runtime: under this connector's own URL, which its plans refer to, and
-    /// without pins under `s3://bucket` where nobody else has claimed that (so that `COPY … TO 's3://bucket/…'` works).
-    pub(crate) fn register(&self, bucket: &str, runtime: &RuntimeEnv) -> Result<Arc<BucketStore>> {
+    /// Makes a bucket known to a DataFusion runtime as `s3://bucket`, where nobody else has claimed that, so that
+    /// `COPY … TO 's3://bucket/…'` works. Plans do not refer to it: see [`BucketStore::pin`].
+    pub(crate) fn register(&self, bucket: &str, runtime: &RuntimeEnv) -> Result<()> {
         let store = self.bucket(bucket)?;
-        if runtime.object_store(store.url()).is_err() {
-            runtime.register_object_store(store.url().as_ref(), Arc::clone(&store) as Arc<dyn ObjectStore>);
-        }
         let plain = ObjectStoreUrl::parse(format!("s3://{bucket}"))?;
         if runtime.object_store(&plain).is_err() {
             runtime.register_object_store(plain.as_ref(), Arc::clone(&store.s3) as Arc<dyn ObjectStore>);
         }
-        Ok(store)
+        Ok(())
+    }
+
+    /// Whether a URL's scheme is one that the plans of a connector with these settings name their stores by.
+    fn is_own(&self, scheme: &str) -> bool {
+        scheme.strip_prefix(&self.scheme).is_some_and(|number| number.is_empty() || number.starts_with('-'))
     }
 }
 
@@ -108,8 +111,8 @@ impl ObjectStoreRegistry for S3StoreRegistry {
     fn get_store(&self, url: &Url) -> datafusion::error::Result<Arc<dyn ObjectStore>> {
         let registered = self.others.get_store(url);
         match url.host_str() {
-            Some(bucket) if registered.is_err() && url.scheme() == self.stores.scheme => {
-                Ok(self.stores.bucket(bucket)?)
+            Some(bucket) if registered.is_err() && self.stores.is_own(url.scheme()) => {
+                Ok(self.stores.bucket(bucket)?.reader(url))
             }
             Some(bucket) if registered.is_err() && url.scheme() == "s3" => {
                 Ok(Arc::clone(&self.stores.bucket(bucket)?.s3) as Arc<dyn ObjectStore>)
@@ -229,64 +232,134 @@ impl fmt::Debug for StoreTemplate {
     }
 }
 
-/// One bucket: what plans read from, and what listings ask.
-///
-/// A read of an object that a plan has pinned says If-Match, so that an object which is replaced meanwhile is an error
-/// and never a mixture of two. Stock sources other than Parquet's know only a path when they read, hence the table of
-/// pins here.
+/// One bucket of a connector: what listings ask, and what the stores that plans read from have in common.
 pub(crate) struct BucketStore {
     bucket: String,
-    url: ObjectStoreUrl,
+    scheme: String,
     s3: Arc<AmazonS3>,
-    /// The etag that each planned object was listed with. Guards the map only.
-    pins: RwLock<HashMap<Path, String>>,
+    /// The stores that plans were made with, oldest first. Guards the list only.
+    pinned: Mutex<Vec<Arc<PinnedStore>>>,
 }
 
 impl BucketStore {
-    /// The URL that plans name this store by.
-    pub(crate) fn url(&self) -> &ObjectStoreUrl {
-        &self.url
-    }
-
     /// The bucket's name.
     pub(crate) fn bucket(&self) -> &str {
         &self.bucket
     }
 
-    fn s3(&self) -> &AmazonS3 {
+    /// The store without pins.
+    pub(crate) fn s3(&self) -> &AmazonS3 {
         &self.s3
     }
 
-    /// Binds later reads of these objects to the versions that were listed.
-    pub(crate) fn pin<'a>(&self, objects: impl Iterator<Item = &'a ObjectMeta>) {
-        let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
-        for object in objects {
-            match &object.e_tag {
-                Some(etag) => pins.insert(object.location.clone(), etag.clone()),
-                None => pins.remove(&object.location),
-            };
+    /// A store for a plan, which reads these versions of these objects and no others.
+    ///
+    /// Plans share a store as long as they agree about the versions of objects. Where they do not, since an object was
+    /// replaced between them, the later one gets a store of its own: the earlier one may still be executed.
+    pub(crate) fn pin(&self, objects: &[&ObjectMeta]) -> Result<Arc<PinnedStore>> {
+        /// Numbers the stores of this process: two connectors with the same settings do not know each other's pins.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let mut stores = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.iter().rev().find(|store| store.try_pin(objects)) {
+            return Ok(Arc::clone(store));
         }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let store = Arc::new(PinnedStore {
+            bucket: self.bucket.clone(),
+            url: ObjectStoreUrl::parse(format!("{}-{number}://{}", self.scheme, self.bucket))?,
+            s3: Arc::clone(&self.s3),
+            pins: RwLock::default(),
+        });
+        store.try_pin(objects);
+        stores.push(Arc::clone(&store));
+        Ok(store)
     }
 
-    fn pinned(&self, location: &Path) -> Option<String> {
-        self.pins.read().unwrap_or_else(PoisonError::into_inner).get(location).cloned()
+    /// The store that a plan names: with its pins if it was made by this connector, without them if by one elsewhere.
+    fn reader(&self, url: &Url) -> Arc<dyn ObjectStore> {
+        let stores = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_named = |store: &&Arc<PinnedStore>| store.url.as_str().split(':').next() == Some(url.scheme());
+        match stores.iter().find(is_named) {
+            Some(store) => Arc::clone(store) as Arc<dyn ObjectStore>,
+            None => Arc::clone(&self.s3) as Arc<dyn ObjectStore>,
+        }
     }
 }
 
 impl fmt::Debug for BucketStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BucketStore").field("url", &self.url.as_str()).finish_non_exhaustive()
+        f.debug_struct("BucketStore").field("bucket", &self.bucket).finish_non_exhaustive()
     }
 }
 
-impl fmt::Display for BucketStore {
+/// What plans read from: a bucket whose objects are bound to the versions that were listed.
+///
+/// A read of an object that a plan has pinned says If-Match, so that an object which is replaced meanwhile is an error
+/// and never a mixture of two. Stock sources other than Parquet's know only a path when they read, hence the table of
+/// pins here.
+pub(crate) struct PinnedStore {
+    bucket: String,
+    url: ObjectStoreUrl,
+    s3: Arc<AmazonS3>,
+    /// The etag that each planned object was listed with; never another for the same object. Guards the map only.
+    pins: RwLock<HashMap<Path, Option<String>>>,
+}
+
+impl PinnedStore {
+    /// The URL that plans name this store by.
+    pub(crate) fn url(&self) -> &ObjectStoreUrl {
+        &self.url
+    }
+
+    /// Makes this store known to the runtime that will execute a plan.
+    pub(crate) fn register(self: &Arc<Self>, runtime: &RuntimeEnv) {
+        if runtime.object_store(&self.url).is_err() {
+            runtime.register_object_store(self.url.as_ref(), Arc::clone(self) as Arc<dyn ObjectStore>);
+        }
+    }
+
+    /// Binds later reads of these objects to these versions, unless one of them is bound to another.
+    fn try_pin(&self, objects: &[&ObjectMeta]) -> bool {
+        let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
+        if objects.iter().any(|object| pins.get(&object.location).is_some_and(|etag| *etag != object.e_tag)) {
+            return false;
+        }
+        pins.extend(objects.iter().map(|object| (object.location.clone(), object.e_tag.clone())));
+        true
+    }
+
+    fn pinned(&self, location: &Path) -> Option<String> {
+        self.pins.read().unwrap_or_else(PoisonError::into_inner).get(location).cloned().flatten()
+    }
+
+    /// An error of a read, which stock sources pass on, with what to do about it.
+    fn explain(&self, location: &Path, source: object_store::Error) -> object_store::Error {
+        let explain = |source| Box::new(Error::from_store("GET", format!("s3://{}/{location}", self.bucket), source));
+        let path = location.to_string();
+        match source {
+            object_store::Error::Precondition { .. } => {
+                object_store::Error::Precondition { path, source: explain(source) }
+            }
+            object_store::Error::NotFound { .. } => object_store::Error::NotFound { path, source: explain(source) },
+            source => source,
+        }
+    }
+}
+
+impl fmt::Debug for PinnedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedStore").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for PinnedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.url.as_str())
     }
 }
 
 #[async_trait]
-impl ObjectStore for BucketStore {
+impl ObjectStore for PinnedStore {
     async fn put_opts(
         &self,
         location: &Path,
@@ -308,7 +381,7 @@ impl ObjectStore for BucketStore {
         if options.if_match.is_none() {
             options.if_match = self.pinned(location);
         }
-        self.s3.get_opts(location, options).await
+        self.s3.get_opts(location, options).await.map_err(|source| self.explain(location, source))
     }
 
     fn delete_stream(
