@@ -80,8 +80,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// Files of one table disagree about a column. Separate the files, or rewrite one of them.
-    #[error("files of one table disagree: {reason}")]
+    /// The files of a table disagree about a column. Separate the files, or rewrite one of them.
+    #[error("the columns of a table's files do not fit together: {reason}")]
     SchemaConflict {
         /// The two files, the column and both types.
         reason: String,

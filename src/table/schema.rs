@@ -1,5 +1,6 @@
 //! Schema inference: which files are looked at, what each says, and one schema from all of them.
 
+use std::collections::HashSet;
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 
@@ -319,6 +320,11 @@ impl Merged {
     }
 
     fn add(&mut self, location: &str, schema: Schema) -> Result<()> {
+        let mut names = HashSet::new();
+        if let Some(name) = schema.fields().iter().map(|field| field.name()).find(|name| !names.insert(*name)) {
+            let reason = format!("{location} has two columns \"{name}\"; rename one of them");
+            return Err(Error::SchemaConflict { reason });
+        }
         let is_delimited = matches!(self.format, Format::Csv | Format::Tsv);
         if is_delimited && self.files > 0 {
             // DataFusion reads these by position: another order would give wrong values.
@@ -473,5 +479,9 @@ mod tests {
         );
         assert!(merge(Format::Json, [("a", DataType::Int64), ("a", DataType::Utf8)]).is_err());
         assert!(merge(Format::Csv, [("a", DataType::Int64), ("b", DataType::Int64)]).is_err());
+
+        let (twice, _) = head("a,b,a\n1,2,3\n", true).infer(Format::Csv).unwrap();
+        let error = Merged::new(Format::Csv).add("s3://b/x", twice).unwrap_err().to_string();
+        assert!(error.contains("s3://b/x has two columns \"a\""), "{error}");
     }
 }
