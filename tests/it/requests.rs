@@ -365,6 +365,18 @@ async fn a_catalog_has_folders_as_schemas() {
 }
 
 #[tokio::test]
+async fn a_catalog_that_cannot_be_registered_leaves_no_trace() {
+    let testbed = Testbed::start().await.unwrap();
+    testbed.put("testbed", "shop/t.csv", "id\n1\n").await.unwrap();
+    let (ctx, s3) = registered(&testbed, "s3://testbed/shop").await;
+    let error = s3.register_catalog(&ctx, "lake").await.unwrap_err().to_string();
+    assert!(error.contains("s3://testbed/shop/") && error.contains("use register"), "{error}");
+    assert!(ctx.catalog("lake").is_none());
+    s3.refresh().await.unwrap();
+    assert_eq!(rows(&ctx, "SELECT id FROM s3.t").await, ["1"]);
+}
+
+#[tokio::test]
 async fn subfolders_belong_where_the_settings_say_so() {
     let testbed = Testbed::start().await.unwrap();
     for (key, body) in [("t/a.csv", "id\n1\n"), ("t/x/b.csv", "id\n2\n"), ("t/x/y/c.csv", "id\n3\n")] {
