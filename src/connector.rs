@@ -102,10 +102,13 @@ impl S3Connector {
                 reason: "a catalog needs a root, whose folders are its schemas; set one, or use register".into(),
             });
         };
-        let provider = Arc::new(S3CatalogProvider::new(root.clone(), Arc::clone(&self.opener)));
+        // One provider for all sessions and names, so that a refresh reaches each of them; none before it has listed.
+        let known = self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let provider =
+            known.unwrap_or_else(|| Arc::new(S3CatalogProvider::new(root.clone(), Arc::clone(&self.opener))));
         provider.refresh().await?;
+        let provider = Arc::clone(self.catalog.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(provider));
         self.opener.stores.register(root.bucket(), &ctx.runtime_env())?;
-        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&provider));
         ctx.register_catalog(catalog, provider);
         Ok(())
     }

@@ -80,8 +80,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// Files of one table disagree about a column. Separate the files, or rewrite one of them.
-    #[error("files of one table disagree: {reason}")]
+    /// The files of a table disagree about a column. Separate the files, or rewrite one of them.
+    #[error("the columns of a table's files do not fit together: {reason}")]
     SchemaConflict {
         /// The two files, the column and both types.
         reason: String,
@@ -175,7 +175,7 @@ impl Error {
                     code.unwrap_or("HTTP 404")
                 ),
             },
-            // `object_store` tells a 403 to a LIST by its text only.
+            // `object_store` calls any error of a LIST generic, so that only S3's code tells a refusal.
             (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, code)
             | (_, code @ Some("AccessDenied" | "AllAccessDisabled")) => Self::AccessDenied {
                 operation,

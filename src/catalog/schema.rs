@@ -184,6 +184,10 @@ impl S3SchemaProvider {
 
     fn full_path(&self, name: &str) -> Result<Target> {
         let location: S3Location = name.parse()?;
+        if location.key().split('/').any(|segment| matches!(segment, "." | "..")) {
+            let reason = "a key with the segment . or .. cannot be read; write the path without it".to_owned();
+            return Err(Error::InvalidLocation { location: name.to_owned(), reason });
+        }
         if let Some(folder) = &self.folder
             && folder.relative(&location).is_none()
         {

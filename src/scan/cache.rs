@@ -28,7 +28,7 @@ type Footer = Arc<OnceCell<Arc<ParquetMetaData>>>;
 /// A version of an object: where it is, and what a listing said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    store: String,
+    bucket: String,
     path: Path,
     size: u64,
     e_tag: Option<String>,
@@ -55,7 +55,7 @@ impl FooterCache {
     /// The footer of a listed object. Costs one GET where it is not cached, two where it exceeds the first read.
     pub(crate) async fn get(&self, store: &BucketStore, object: &ObjectMeta) -> Result<Arc<ParquetMetaData>> {
         let key = Key {
-            store: store.url().as_str().to_owned(),
+            bucket: store.bucket().to_owned(),
             path: object.location.clone(),
             size: object.size,
             e_tag: object.e_tag.clone(),

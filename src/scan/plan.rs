@@ -58,7 +58,8 @@ pub(crate) fn scan(
     projection: Option<&Vec<usize>>,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    table.store.pin(files.iter().map(|file| file.object));
+    let store = table.store.pin(&files.iter().map(|file| file.object).collect::<Vec<_>>())?;
+    store.register(state.runtime_env());
     let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
     let statistics = table_statistics(&files, table)?;
     let groups = FileGroup::new(files).split_files(state.config().target_partitions());
@@ -66,7 +67,7 @@ pub(crate) fn scan(
     // it splits only lines of JSON.
     let is_split = matches!(table.source, ScanSource::Json { newline_delimited: true });
     let whole_files = (table.is_compressed && is_split).then(|| Partitioning::UnknownPartitioning(groups.len()));
-    let config = FileScanConfigBuilder::new(table.store.url().clone(), file_source(state, table))
+    let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table))
         .with_output_partitioning(whole_files)
         .with_file_groups(groups)
         .with_statistics(statistics)

@@ -33,7 +33,7 @@ pub(crate) async fn read_range(store: &BucketStore, object: &ObjectMeta, range: 
         ..GetOptions::default()
     };
     let failed = |source| Error::from_store("GET", format!("s3://{}/{}", store.bucket(), object.location), source);
-    let answer = store.get_opts(&object.location, options).await.map_err(failed)?;
+    let answer = store.s3().get_opts(&object.location, options).await.map_err(failed)?;
     let bytes = answer.bytes().await.map_err(failed)?;
     let expected = range.end - range.start;
     if bytes.len() as u64 != expected {

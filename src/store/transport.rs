@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use http_body_util::BodyExt;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpResponseBody, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    ReqwestConnector,
 };
 
 /// How many requests a connector has sent, by kind, and how many bytes of answers it has read.
@@ -84,9 +85,8 @@ impl Counters {
     }
 
     fn count(&self, request: &HttpRequest) {
-        let is_list = || request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "list-type=2"));
         let counter = match request.method().as_str() {
-            "GET" if is_list() => &self.list,
+            "GET" if is_list(request) => &self.list,
             "GET" => &self.get,
             "HEAD" => &self.head,
             _ => &self.other,
@@ -125,14 +125,48 @@ struct CountingService {
 impl HttpService for CountingService {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         self.counters.count(&request);
+        let is_list = is_list(&request);
         let response = self.client.execute(request).await?;
         let counters = Arc::clone(&self.counters);
-        Ok(response.map(|body| {
+        let response = response.map(|body| {
             HttpResponseBody::new(body.map_frame(move |frame| {
                 let length = frame.data_ref().map_or(0, |data| data.len());
                 counters.bytes.fetch_add(length as u64, Ordering::Relaxed);
                 frame
             }))
-        }))
+        });
+        if !is_list || !response.status().is_success() {
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        // Here, unlike after its headers, an answer that breaks off is asked for again.
+        let bytes = body.bytes().await.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))?;
+        check_listing(&bytes)?;
+        Ok(HttpResponse::from_parts(parts, bytes.into()))
     }
+}
+
+fn is_list(request: &HttpRequest) -> bool {
+    request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "list-type=2"))
+}
+
+/// Whether an answer with status 200 to a LIST is a page of a listing: `object_store` takes any XML for one, and would
+/// show an error or a login page as an empty folder. An error of S3 is worth asking again, another document is not.
+fn check_listing(answer: &[u8]) -> Result<(), HttpError> {
+    let text = String::from_utf8_lossy(answer);
+    let broken = |kind, reason: &str| {
+        let start: String = text.chars().take(200).collect();
+        let message = format!("the answer to a LIST {reason}; check the endpoint; it starts with: {start}");
+        Err(HttpError::new(kind, std::io::Error::other(message)))
+    };
+    if text.contains("<ListBucketResult") {
+        if text.contains("<IsTruncated>true<") && !text.contains("<NextContinuationToken>") {
+            return broken(HttpErrorKind::Decode, "is truncated without a continuation token");
+        }
+        return Ok(());
+    }
+    if text.contains("<Error>") {
+        return broken(HttpErrorKind::Interrupted, "is an error with status 200");
+    }
+    broken(HttpErrorKind::Decode, "is no listing")
 }

@@ -57,6 +57,7 @@ pub(crate) enum LayoutError {
     Namespace { folders: Vec<String> },
     Subfolder { key: String },
     MixedTypes { first: (String, FileType), second: (String, FileType) },
+    RepeatedPartition { key: String, column: String },
     MixedPartitions { first: (String, Vec<String>), second: (String, Vec<String>) },
 }
 
@@ -151,6 +152,10 @@ pub(crate) fn lay_out(objects: &[Listed<'_>], subfolders: Subfolders) -> Result<
     }
     let file_type = file_type(objects[first].key);
     let (partition_columns, _) = partition::parse_folder(folder(objects[first].key));
+    let repeated = |(index, column): (usize, &String)| partition_columns[..index].contains(column);
+    if let Some((_, column)) = partition_columns.iter().enumerate().find(|found| repeated(*found)) {
+        return Err(LayoutError::RepeatedPartition { key: objects[first].key.to_owned(), column: column.clone() });
+    }
     let mut files = Vec::with_capacity(data.len());
     for index in data {
         let key = objects[index].key;
@@ -230,6 +235,9 @@ impl LayoutError {
                 "it mixes formats: \"{}\" is {}, \"{}\" is {}; keep one format in a folder, or name a file in full",
                 first.0, first.1, second.0, second.1
             ),
+            Self::RepeatedPartition { key, column } => format!(
+                "\"{key}\" lies in two folders of the partition column \"{column}\"; rename one of these folders"
+            ),
             Self::MixedPartitions { first, second } => format!(
                 "its partition folders differ: \"{}\" has {}, \"{}\" has {}; move or remove what does not belong",
                 first.0,
@@ -294,7 +302,7 @@ mod tests {
 
     #[test]
     fn keys_that_make_no_table_say_why() {
-        let cases: [(&[&str], &str); 11] = [
+        let cases: [(&[&str], &str); 12] = [
             (&[], "nothing lies there"),
             (&["_SUCCESS0", "x.csv0"], "all of its 2 objects are ignored"),
             (&["_delta_log/1.json", "a.parquet"], "Delta Lake"),
@@ -305,6 +313,7 @@ mod tests {
             (&["a/x.csv", "b/x.csv"], "as \"s3://b/t/a/\" or \"s3://b/t/b/\""),
             (&["x.csv", "b/x.csv"], "\"b/x.csv\" lies in a folder"),
             (&["x.csv", "x.parquet"], "\"x.csv\" is CSV, \"x.parquet\" is Parquet"),
+            (&["y=1/z=1/y=2/x.csv"], "partition column \"y\""),
             (&["x.csv", "y=1/x.csv"], "\"x.csv\" has none, \"y=1/x.csv\" has (y)"),
         ];
         for (keys, part) in cases {

@@ -1,5 +1,6 @@
 //! Schema inference: which files are looked at, what each says, and one schema from all of them.
 
+use std::collections::HashSet;
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 
@@ -256,16 +257,16 @@ impl Head {
     }
 
     fn infer_arrow(&self) -> Result<(Schema, ScanSource), ArrowError> {
-        /// The magic bytes and their padding, before the messages of a stream.
-        const MAGIC: usize = 8;
-        if !self.bytes.starts_with(b"ARROW1") || self.bytes.len() < MAGIC {
+        /// The alignment of messages that the format asks for. Writers may pad to more, as arrow-rs does to 64 bytes.
+        const ALIGNMENT: usize = 8;
+        if !self.bytes.starts_with(b"ARROW1") || self.bytes.len() < ALIGNMENT {
             return Err(ArrowError::ParseError("it does not start with ARROW1, so it is no Arrow IPC file".into()));
         }
-        // Writers pad further: arrow-rs to 64 bytes. No message starts with eight zeros: they mean the end.
         let padding =
-            self.bytes[MAGIC..].chunks_exact(8).take_while(|word| word.iter().all(|byte| *byte == 0)).count() * 8;
+            self.bytes[ALIGNMENT..].chunks(ALIGNMENT).take_while(|chunk| chunk.iter().all(|b| *b == 0)).count();
+        let start = (ALIGNMENT + padding * ALIGNMENT).min(self.bytes.len());
         let mut decoder = StreamDecoder::new();
-        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(MAGIC + padding..));
+        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(start..));
         while decoder.schema().is_none() && !messages.is_empty() {
             decoder.decode(&mut messages)?;
         }
@@ -338,6 +339,11 @@ impl Merged {
     }
 
     fn add(&mut self, location: &str, schema: Schema) -> Result<()> {
+        let mut names = HashSet::new();
+        if let Some(name) = schema.fields().iter().map(|field| field.name()).find(|name| !names.insert(*name)) {
+            let reason = format!("{location} has two columns \"{name}\"; rename one of them");
+            return Err(Error::SchemaConflict { reason });
+        }
         let is_delimited = matches!(self.format, Format::Csv | Format::Tsv);
         if is_delimited && self.files > 0 {
             // DataFusion reads these by position: another order would give wrong values.
@@ -445,6 +451,29 @@ mod tests {
     }
 
     #[test]
+    fn arrow_heads_with_any_padding() {
+        use arrow::array::{ArrayRef, Int64Array};
+        use arrow::ipc::MetadataVersion;
+        use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
+        use arrow::record_batch::RecordBatch;
+
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+        for alignment in [8, 16, 32, 64] {
+            let options = IpcWriteOptions::try_new(alignment, false, MetadataVersion::V5).unwrap();
+            let mut writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+            writer.write(&batch).unwrap();
+            let bytes = Bytes::from(writer.into_inner().unwrap());
+            let head = |bytes| Head { location: "s3://b/x".into(), bytes, is_whole: true };
+            let (schema, _) = head(bytes.clone()).infer(Format::Arrow).unwrap();
+            assert_eq!(columns(&schema), "a Int64", "{alignment}");
+            for length in 0..80 {
+                assert!(head(bytes.slice(..length)).infer(Format::Arrow).is_err(), "cut off after {length} bytes");
+            }
+        }
+    }
+
+    #[test]
     fn schemas_merge_by_name_or_name_the_conflict() {
         let schema = |name: &str, data_type| Schema::new(vec![Field::new(name, data_type, false)]);
         let merge = |format, parts: [(&str, DataType); 2]| {
@@ -469,5 +498,9 @@ mod tests {
         );
         assert!(merge(Format::Json, [("a", DataType::Int64), ("a", DataType::Utf8)]).is_err());
         assert!(merge(Format::Csv, [("a", DataType::Int64), ("b", DataType::Int64)]).is_err());
+
+        let (twice, _) = head("a,b,a\n1,2,3\n", true).infer(Format::Csv).unwrap();
+        let error = Merged::new(Format::Csv).add("s3://b/x", twice).unwrap_err().to_string();
+        assert!(error.contains("s3://b/x has two columns \"a\""), "{error}");
     }
 }

@@ -1,8 +1,12 @@
 //! One binary for all integration tests: each test links all of DataFusion.
 
 mod compat;
+mod faults;
 mod fixtures;
 mod harness;
+mod isolation;
+mod requests;
 mod s3sql;
 mod slt;
 mod smoke;
+mod tpch;
