@@ -110,8 +110,8 @@ fn strip_scheme(text: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("s3") || scheme.eq_ignore_ascii_case("s3a")).then_some(rest)
 }
 
-/// What of a location may be printed: a text before `@` in its bucket may be a secret.
-fn redact(text: &str) -> String {
+/// What of a location or URL may be printed: a text before `@` in its host may be a secret.
+pub(crate) fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));
     let Some((_, host)) = authority.rsplit_once('@') else { return text.to_owned() };

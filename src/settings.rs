@@ -3,12 +3,12 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
-use crate::location::S3Location;
+use crate::location::{S3Location, redact};
 
 /// The settings of one connector, as a person wrote them.
 ///
 /// What is not set is taken from the `AWS_*` environment where [`environment`](Self::environment) allows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectorSettings {
     /// The connector's name; `s3` unless set.
@@ -53,6 +53,26 @@ impl Default for ConnectorSettings {
             subfolders: Subfolders::default(),
             environment: true,
         }
+    }
+}
+
+impl fmt::Debug for ConnectorSettings {
+    /// Prints no secret, also where one was written into a URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectorSettings")
+            .field("name", &self.name)
+            .field("root", &self.root.as_deref().map(redact))
+            .field("region", &self.region)
+            .field("endpoint", &self.endpoint.as_deref().map(redact))
+            .field("access_key_id", &self.access_key_id)
+            .field("secret_access_key", &self.secret_access_key)
+            .field("session_token", &self.session_token)
+            .field("anonymous", &self.anonymous)
+            .field("allow_http", &self.allow_http)
+            .field("virtual_host", &self.virtual_host)
+            .field("subfolders", &self.subfolders)
+            .field("environment", &self.environment)
+            .finish()
     }
 }
 
@@ -173,7 +193,13 @@ mod tests {
 
     #[test]
     fn a_secret_is_never_printed() {
-        let settings = ConnectorSettings { secret_access_key: Some("geheim".into()), ..ConnectorSettings::default() };
+        let settings = ConnectorSettings {
+            root: Some("s3://id:geheim@lake/shop".into()),
+            endpoint: Some("https://id:geheim@minio.example.com".into()),
+            secret_access_key: Some("geheim".into()),
+            session_token: Some("geheim".into()),
+            ..ConnectorSettings::default()
+        };
         assert!(!format!("{settings:?}").contains("geheim"));
     }
 }

@@ -62,11 +62,13 @@ pub(crate) fn scan(
     store.register(state.runtime_env());
     let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
     let statistics = table_statistics(&files, table)?;
-    let groups = FileGroup::new(files).split_files(state.config().target_partitions());
-    // A declared partitioning keeps DataFusion from splitting files by their compressed sizes. Of what may be compressed
-    // it splits only lines of JSON.
-    let is_split = matches!(table.source, ScanSource::Json { newline_delimited: true });
-    let whole_files = (table.is_compressed && is_split).then(|| Partitioning::UnknownPartitioning(groups.len()));
+    // Files are read one after the other until there are enough rows: a few rows are not worth a request to every file.
+    let is_short = limit.is_some_and(|limit| limit <= state.config().batch_size());
+    let groups = FileGroup::new(files).split_files(if is_short { 1 } else { state.config().target_partitions() });
+    // DataFusion would split compressed lines of JSON by their compressed sizes, as it does not know what the store does.
+    let is_misread = table.is_compressed && matches!(table.source, ScanSource::Json { newline_delimited: true });
+    // A declared partitioning keeps it from splitting files.
+    let whole_files = (is_short || is_misread).then(|| Partitioning::UnknownPartitioning(groups.len()));
     let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table))
         .with_output_partitioning(whole_files)
         .with_file_groups(groups)

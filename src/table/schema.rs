@@ -27,11 +27,14 @@ use crate::location::S3Location;
 use crate::scan::{FooterCache, ScanSource, read_range};
 use crate::store::BucketStore;
 
-/// Up to so many files, all are looked at; above, the first by key and the newest.
+/// Up to so many files, all are looked at; above, the first by key and the newest. Of CSV and TSV it is always all.
 const LOOK_AT_ALL: usize = 64;
 
 /// Bytes at the start of a file that inference reads of formats other than Parquet.
 const HEAD: u64 = 1024 * 1024;
+
+/// The same for each of more than [`LOOK_AT_ALL`] files.
+const SHORT_HEAD: u64 = 64 * 1024;
 
 /// Records of a text file that inference looks at.
 const RECORDS: usize = 1000;
@@ -53,13 +56,14 @@ pub(crate) async fn infer(store: &BucketStore, footers: &FooterCache, snapshot: 
         Some(file_type) => file_type,
         None => tell_type(store, &snapshot.files[0].object).await?,
     };
-    let looked_at = files_to_look_at(snapshot);
+    let looked_at = files_to_look_at(snapshot, file_type.format);
     let is_complete = looked_at.len() == snapshot.files.len();
     if file_type.format == Format::Parquet {
         return infer_parquet(store, footers, snapshot, &looked_at, is_complete).await;
     }
+    let length = if looked_at.len() > LOOK_AT_ALL { SHORT_HEAD } else { HEAD };
     let heads: Vec<Head> = stream::iter(looked_at)
-        .map(|index| read_head(store, &snapshot.files[index].object, file_type))
+        .map(|index| read_head(store, &snapshot.files[index].object, file_type, length))
         .buffered(LOOK_AT_ALL)
         .try_collect()
         .await?;
@@ -87,9 +91,11 @@ pub(crate) async fn infer(store: &BucketStore, footers: &FooterCache, snapshot: 
 }
 
 /// Indexes of the files that decide the schema.
-fn files_to_look_at(snapshot: &Snapshot) -> Vec<usize> {
+///
+/// DataFusion reads CSV by position: a header in another order, in a file that nobody looked at, would give wrong values.
+fn files_to_look_at(snapshot: &Snapshot, format: Format) -> Vec<usize> {
     let count = snapshot.files.len();
-    if count <= LOOK_AT_ALL {
+    if count <= LOOK_AT_ALL || matches!(format, Format::Csv | Format::Tsv) {
         return (0..count).collect();
     }
     let age = |index: &usize| (snapshot.files[*index].object.last_modified, *index);
@@ -168,9 +174,9 @@ struct Head {
     is_whole: bool,
 }
 
-async fn read_head(store: &BucketStore, object: &ObjectMeta, file_type: FileType) -> Result<Head> {
+async fn read_head(store: &BucketStore, object: &ObjectMeta, file_type: FileType, length: u64) -> Result<Head> {
     let location = location(store, object);
-    let bytes = read_range(store, object, 0..object.size.min(HEAD)).await?;
+    let bytes = read_range(store, object, 0..object.size.min(length)).await?;
     let is_whole = bytes.len() as u64 == object.size;
     let text = decompress(&bytes, file_type.compression, is_whole)
         .map_err(|error| invalid(&location, file_type.format, &error))?;

@@ -67,27 +67,62 @@ async fn a_single_file_costs_two_gets_and_then_its_data_only() {
     let large = large_parquet();
     assert!(large.len() > 1_500_000, "{} bytes", large.len());
     testbed.put("testbed", "shop/large.parquet", large).await.unwrap();
-    // With more partitions DataFusion splits a file of more than 1 MiB, and reads from all parts at once.
-    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(8));
     connector(&testbed).with_root("s3://testbed/shop").build().unwrap().register(&ctx, "s3").await.unwrap();
     for table in ["small", "large"] {
         let sql = format!("SELECT * FROM s3.{table} LIMIT 10");
         testbed.reset_log();
         assert_eq!(rows(&ctx, &sql).await.len(), 10);
-        let (list, get, head) = sent(&testbed);
-        assert_eq!((list, head), (0, 0), "{table}");
-        assert!((1..=2).contains(&get), "{table}: {get} GET {:?}", testbed.log());
+        assert_eq!(sent(&testbed), (0, 2, 0), "{table}: its end, and its first row group");
 
         testbed.reset_log();
         assert_eq!(rows(&ctx, &sql).await.len(), 10);
-        let (list, get, head) = sent(&testbed);
-        assert_eq!((list, head), (0, 0), "{table}, again");
-        assert!(get <= 1, "{table}, again: {get} GET");
+        assert_eq!(sent(&testbed), (0, 1, 0), "{table}, again");
 
         testbed.reset_log();
         query(&ctx, &format!("SELECT count(*) FROM s3.{table}")).await.unwrap();
         assert_eq!(sent(&testbed), (0, 0, 0), "{table}: statistics count rows");
     }
+}
+
+#[tokio::test]
+async fn a_few_rows_of_many_files_are_read_from_the_first_files() {
+    let testbed = Testbed::start().await.unwrap();
+    for part in 0..20_i64 {
+        testbed.put("testbed", &format!("shop/t/{part:02}.parquet"), parquet(&batch(part * 10, 5))).await.unwrap();
+        testbed.put("testbed", &format!("shop/c/{part:02}.csv"), format!("id\n{part}\n{part}\n")).await.unwrap();
+    }
+    let (ctx, s3) = registered(&testbed, "s3://testbed/shop").await;
+    for table in ["t", "c"] {
+        s3.table(table).await.unwrap();
+    }
+    for (sql, expected, gets) in [
+        ("SELECT id FROM s3.t LIMIT 3", 3, 1),
+        ("SELECT id FROM s3.t LIMIT 12", 12, 3),
+        ("SELECT id FROM s3.t LIMIT 2 OFFSET 6", 2, 2),
+        ("SELECT id FROM s3.c LIMIT 2", 2, 1),
+        ("SELECT id FROM s3.t LIMIT 0", 0, 0),
+    ] {
+        testbed.reset_log();
+        assert_eq!(rows(&ctx, sql).await.len(), expected, "{sql}");
+        assert_eq!(sent(&testbed), (0, gets, 0), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn every_header_of_a_folder_of_csv_is_looked_at() {
+    let testbed = Testbed::start().await.unwrap();
+    for part in 0..80 {
+        let text = if part == 70 { "b,a\n2,1\n" } else { "a,b\n1,2\n" };
+        testbed.put("testbed", &format!("shop/swapped/{part}.csv"), text).await.unwrap();
+        testbed.put("testbed", &format!("shop/equal/{part}.csv"), format!("a,b\n1,{part}\n")).await.unwrap();
+    }
+    let (ctx, _) = registered(&testbed, "s3://testbed/shop").await;
+    let message = error(&ctx, "SELECT a FROM s3.swapped").await;
+    assert!(message.contains("shop/swapped/70.csv") && message.contains("header"), "{message}");
+    testbed.reset_log();
+    assert_eq!(rows(&ctx, "SELECT sum(a), sum(b) FROM s3.equal").await, ["80|3160"]);
+    assert_eq!(sent(&testbed), (1, 160, 0), "one page, a head and the rows of each file");
 }
 
 #[tokio::test]
