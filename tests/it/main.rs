@@ -8,5 +8,4 @@ mod isolation;
 mod requests;
 mod s3sql;
 mod slt;
-mod smoke;
 mod tpch;
