@@ -147,16 +147,16 @@ impl Names {
         }
     }
 
-    /// The reason why a child that would have this table name is not shown, with its full name.
+    /// A child that would have this table name if it were shown: its full name, and why it is not.
     pub(crate) fn not_shown(&self, name: &str) -> Option<(&str, NotShown)> {
         let is_meant = |full_name: &str| {
-            full_name.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', '/']))
-                || full_name.trim_start_matches('_').starts_with(name)
+            let visible = full_name.trim_start_matches(['_', '.']);
+            [full_name, visible].iter().any(|known| {
+                known.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/', '=']))
+            })
         };
-        self.ignored
-            .iter()
-            .find(|(full_name, _)| is_meant(full_name))
-            .map(|(full_name, reason)| (full_name.as_str(), *reason))
+        let mut ignored = self.ignored.iter().map(|(full_name, reason)| (full_name.as_str(), *reason));
+        ignored.find(|(full_name, _)| is_meant(full_name))
     }
 
     /// The first child without a table name and the reason; and how many there are.

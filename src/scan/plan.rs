@@ -32,7 +32,7 @@ pub(crate) struct ScanTable {
 }
 
 /// Which of DataFusion's file sources reads a table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ScanSource {
     Parquet,
     Delimited { delimiter: u8 },

@@ -1,5 +1,6 @@
 //! [`S3Table`]: one table, opened: its files, its schema, and how DataFusion scans it.
 
+mod head;
 pub(crate) mod layout;
 mod partition;
 mod schema;

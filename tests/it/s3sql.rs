@@ -256,6 +256,9 @@ async fn a_public_bucket_needs_no_credentials() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_has_a_code_and_a_message() {
     let testbed = shop().await;
+    for (key, body) in [("hollow/", ""), ("hollow/_SUCCESS", ""), ("parts/year=2024/a.csv", "id\n1\n")] {
+        testbed.put("lake", key, body).await.unwrap();
+    }
     let missing = script("missing", "") + ".not";
     for (args, code, parts) in [
         (vec!["-c", "SELEC 1"], 1, vec!["sql parser error", "SELEC"]),
@@ -266,6 +269,13 @@ async fn a_failure_has_a_code_and_a_message() {
         (vec!["s3://lake/shop", "-c", "SELECT * FROM s3.article"], 1, vec!["\"article\"", "\"articles\""]),
         (vec!["-c", r#"SELECT * FROM s3."s3://lake/no.parquet""#], 1, vec!["s3://lake/no.parquet"]),
         (vec!["s3://lake/no", "-c", "SELECT 1"], 1, vec!["no tables under s3://lake/no/"]),
+        (vec!["s3://lake/hollow", "-c", "SELECT 1"], 1, vec!["s3://lake/hollow/", "\"_SUCCESS\"", "hidden"]),
+        (vec!["s3://lake/parts", "-c", "SELECT 1"], 1, vec!["s3://lake/parts/", "itself a table", "\"year=2024/\""]),
+        (
+            vec!["s3://lake/shop/articles.parquet", "-c", "SELECT 1"],
+            1,
+            vec!["s3://lake/shop/articles.parquet/", "a file's folder"],
+        ),
         (vec!["s3://no-bucket", "-c", "SELECT 1"], 1, vec!["s3://no-bucket", "NoSuchBucket"]),
         (vec!["s3://shut", "-c", "SELECT 1"], 1, vec!["s3://shut", "access denied", "s3:ListBucket"]),
         (vec!["lake/shop", "-c", "SELECT 1"], 2, vec!["lake/shop", "s3://bucket/folder"]),

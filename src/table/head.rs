@@ -1,0 +1,320 @@
+//! [`Head`]: the start of a file of any format but Parquet, and the schema that it tells.
+
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+
+use arrow::csv::reader::Format as CsvFormat;
+use arrow::datatypes::{DataType, Field, Fields, Schema};
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamDecoder;
+use arrow::json::reader::infer_json_schema_from_iterator;
+use bytes::{Buf, Bytes};
+use datafusion::arrow_avro::reader::ReaderBuilder as AvroReaderBuilder;
+use datafusion::common::parsers::CompressionTypeVariant;
+use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use object_store::ObjectMeta;
+
+use crate::error::{Error, Result};
+use crate::format::{self, FileType, Format};
+use crate::location::S3Location;
+use crate::scan::{ScanSource, read_range};
+use crate::store::BucketStore;
+
+/// Bytes at the start of a file that inference reads of formats other than Parquet.
+pub(super) const HEAD: u64 = 1024 * 1024;
+
+/// The same where there are many files.
+pub(super) const SHORT_HEAD: u64 = 64 * 1024;
+
+/// Records of a text file that inference looks at.
+const RECORDS: usize = 1000;
+
+/// The start of a file, decompressed.
+pub(super) struct Head {
+    location: String,
+    bytes: Bytes,
+    /// Whether this is the whole file.
+    is_whole: bool,
+}
+
+/// What a file says about its table.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) location: String,
+    pub(super) schema: Schema,
+    pub(super) source: ScanSource,
+}
+
+impl Head {
+    /// Reads at most `length` bytes: one GET.
+    pub(super) async fn read(
+        store: &BucketStore,
+        object: &ObjectMeta,
+        file_type: FileType,
+        length: u64,
+    ) -> Result<Self> {
+        let location = location(store, object);
+        let bytes = read_range(store, object, 0..object.size.min(length)).await?;
+        let is_whole = bytes.len() as u64 == object.size;
+        let text = decompress(&bytes, file_type.compression, is_whole)
+            .map_err(|error| invalid(&location, file_type.format, &error))?;
+        if let Some(found) = not_text(&text).filter(|_| file_type.format.is_text()) {
+            let reason = format!("its first bytes are those of {found}; rename it to end as such, or replace it");
+            return Err(Error::InvalidFile { location, format: file_type.to_string(), reason });
+        }
+        // Of a compressed file, more than the head may come out of its first bytes: what comes after is not looked at.
+        let is_whole = is_whole && text.len() as u64 <= DECOMPRESSED;
+        Ok(Self { location, bytes: text, is_whole })
+    }
+
+    /// What the file's first records say, or the schema that it carries.
+    pub(super) fn infer(&self, format: Format) -> Result<Told> {
+        let inferred = match format {
+            Format::Csv => self.infer_delimited(b','),
+            Format::Tsv => self.infer_delimited(b'\t'),
+            Format::Json => self.infer_json(),
+            Format::Arrow => self.infer_arrow(),
+            Format::Avro | Format::Parquet => AvroReaderBuilder::new()
+                .build(Cursor::new(&self.bytes))
+                .map(|reader| (strip_metadata(&reader.schema()), ScanSource::Avro)),
+        };
+        let (schema, source) = inferred.map_err(|error| invalid(&self.location, format, &error))?;
+        Ok(Told { location: self.location.clone(), schema, source })
+    }
+
+    /// The complete records of a text.
+    fn records(&self) -> Result<&[u8], ArrowError> {
+        let records = if self.is_whole { &self.bytes[..] } else { complete_records(&self.bytes) };
+        if records.is_empty() && !self.bytes.is_empty() {
+            let length = self.bytes.len();
+            return Err(ArrowError::ParseError(format!("its first record is longer than {length} bytes")));
+        }
+        Ok(records)
+    }
+
+    fn infer_delimited(&self, delimiter: u8) -> Result<(Schema, ScanSource), ArrowError> {
+        let format = CsvFormat::default().with_header(true).with_delimiter(delimiter);
+        let (schema, _) = format.infer_schema(self.records()?, Some(RECORDS))?;
+        // A column without values so far may hold anything: text holds it all.
+        let fields = schema.fields().iter().map(|field| match field.data_type() {
+            DataType::Null => Field::new(field.name(), DataType::Utf8, true),
+            data_type => Field::new(field.name(), data_type.clone(), true),
+        });
+        Ok((Schema::new(fields.collect::<Fields>()), ScanSource::Delimited { delimiter }))
+    }
+
+    fn infer_json(&self) -> Result<(Schema, ScanSource), ArrowError> {
+        let newline_delimited = format::first_byte(&self.bytes) != Some(b'[');
+        let records: Vec<&[u8]> = if newline_delimited {
+            self.records()?
+                .split(|byte| *byte == b'\n')
+                .filter(|line| format::first_byte(line).is_some())
+                .take(RECORDS)
+                .collect()
+        } else {
+            array_elements(&self.bytes, RECORDS)
+        };
+        let values = records.into_iter().map(|record| {
+            serde_json::from_slice::<serde_json::Value>(record)
+                .map_err(|error| ArrowError::JsonError(error.to_string()))
+        });
+        let schema = infer_json_schema_from_iterator(values)?;
+        Ok((schema, ScanSource::Json { newline_delimited }))
+    }
+
+    fn infer_arrow(&self) -> Result<(Schema, ScanSource), ArrowError> {
+        /// The alignment of messages that the format asks for. Writers may pad to more, as arrow-rs does to 64 bytes.
+        const ALIGNMENT: usize = 8;
+        if !self.bytes.starts_with(b"ARROW1") || self.bytes.len() < ALIGNMENT {
+            return Err(ArrowError::ParseError("it does not start with ARROW1, so it is no Arrow IPC file".into()));
+        }
+        let padding =
+            self.bytes[ALIGNMENT..].chunks(ALIGNMENT).take_while(|chunk| chunk.iter().all(|b| *b == 0)).count();
+        let start = (ALIGNMENT + padding * ALIGNMENT).min(self.bytes.len());
+        let mut decoder = StreamDecoder::new();
+        let mut messages = arrow::buffer::Buffer::from(self.bytes.slice(start..));
+        while decoder.schema().is_none() && !messages.is_empty() {
+            decoder.decode(&mut messages)?;
+        }
+        let schema = decoder.schema().ok_or_else(|| ArrowError::ParseError("its schema is cut off".into()))?;
+        Ok((Schema::new(schema.fields().clone()), ScanSource::Arrow))
+    }
+}
+
+/// The schema without metadata, which the batches of a scan do not carry either.
+fn strip_metadata(schema: &Schema) -> Schema {
+    let strip = |field: &Arc<Field>| Field::new(field.name(), field.data_type().clone(), field.is_nullable());
+    Schema::new(schema.fields().iter().map(strip).collect::<Fields>())
+}
+
+/// The text up to its last line end outside of quotes.
+fn complete_records(text: &[u8]) -> &[u8] {
+    let (mut in_quotes, mut end) = (false, 0);
+    for (position, byte) in text.iter().enumerate() {
+        match byte {
+            b'"' => in_quotes = !in_quotes,
+            b'\n' if !in_quotes => end = position + 1,
+            _ => {}
+        }
+    }
+    &text[..end]
+}
+
+/// The first complete elements of a JSON array that may be cut off.
+fn array_elements(text: &[u8], limit: usize) -> Vec<&[u8]> {
+    let Some(open) = text.iter().position(|byte| *byte == b'[') else { return Vec::new() };
+    let mut elements = Vec::new();
+    let (mut depth, mut in_string, mut escaped, mut start) = (0_u32, false, false, open + 1);
+    for (position, byte) in text.iter().enumerate().skip(open + 1) {
+        if elements.len() == limit {
+            break;
+        }
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b',' | b']' if depth == 0 => {
+                if format::first_byte(&text[start..position]).is_some() {
+                    elements.push(&text[start..position]);
+                }
+                start = position + 1;
+                if *byte == b']' {
+                    break;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    elements
+}
+
+/// How errors name an object.
+pub(super) fn location(store: &BucketStore, object: &ObjectMeta) -> String {
+    S3Location::new(store.bucket(), object.location.as_ref()).to_string()
+}
+
+/// The error of a file that is not what it claims.
+pub(super) fn invalid(location: &str, format: Format, error: &dyn std::fmt::Display) -> Error {
+    let reason = format!("{error}; replace it, or remove it from the table's folder");
+    Error::InvalidFile { location: location.to_owned(), format: format.to_string(), reason }
+}
+
+/// The type of an object whose name does not tell it: one GET.
+pub(super) async fn tell_type(store: &BucketStore, object: &ObjectMeta) -> Result<FileType> {
+    let bytes = read_range(store, object, 0..object.size.min(HEAD)).await?;
+    let compression = format::compression_of(&bytes);
+    let text = decompress(&bytes, compression, bytes.len() as u64 == object.size)
+        .map_err(|error| invalid(&location(store, object), Format::Json, &error))?;
+    match FileType::from_magic(&text) {
+        Some(FileType { format, .. }) if format.is_text() || compression == CompressionTypeVariant::UNCOMPRESSED => {
+            Ok(FileType { format, compression })
+        }
+        _ => Err(Error::NotATable {
+            location: location(store, object),
+            reason: "neither its name nor its first bytes tell a format; end its name in .parquet, .csv, .tsv, .json, .arrow or .avro".into(),
+        }),
+    }
+}
+
+/// What the first bytes of a text show where it is none: a binary format, or one more compression.
+fn not_text(text: &[u8]) -> Option<String> {
+    // A header may well start with PAR1 or BZh, but has no control characters.
+    if !text.iter().take(64).any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace()) {
+        return None;
+    }
+    if let Some(file_type) = FileType::from_magic(text).filter(|file_type| !file_type.format.is_text()) {
+        return Some(file_type.to_string());
+    }
+    match format::compression_of(text) {
+        CompressionTypeVariant::UNCOMPRESSED => None,
+        compression => Some(format!("{compression:?}").to_lowercase()),
+    }
+}
+
+/// Bytes that a compressed head may grow to.
+const DECOMPRESSED: u64 = 4 * HEAD;
+
+fn decompress(bytes: &Bytes, compression: CompressionTypeVariant, is_whole: bool) -> std::io::Result<Bytes> {
+    if compression == CompressionTypeVariant::UNCOMPRESSED {
+        return Ok(bytes.clone());
+    }
+    let mut text = Vec::new();
+    let reader = FileCompressionType::from(compression).convert_read(bytes.clone().reader())?;
+    match reader.take(DECOMPRESSED + 1).read_to_end(&mut text) {
+        // The end of a head that is not the whole file is no error.
+        Err(error) if is_whole || text.is_empty() => Err(error),
+        _ => Ok(text.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str, is_whole: bool) -> Head {
+        Head { location: "s3://b/x".into(), bytes: text.as_bytes().to_vec().into(), is_whole }
+    }
+
+    fn columns(schema: &Schema) -> String {
+        schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn delimited_heads() {
+        for (text, is_whole, expected) in [
+            ("a,b\n1,x\n2,y\n", true, "a Int64, b Utf8"),
+            ("a,b\n1,x\n2.5", false, "a Int64, b Utf8"),
+            ("a,b\n1,\"x\n9", false, "a Utf8, b Utf8"),
+            ("a,b\n1,\n2,\n", true, "a Int64, b Utf8"),
+            ("a,b\n", true, "a Utf8, b Utf8"),
+        ] {
+            let Told { schema, .. } = head(text, is_whole).infer(Format::Csv).unwrap();
+            assert_eq!(columns(&schema), expected, "{text:?}");
+        }
+        let Told { schema, .. } = head("a\tb\n1\t2024-01-01\n", true).infer(Format::Tsv).unwrap();
+        assert_eq!(columns(&schema), "a Int64, b Date32");
+    }
+
+    #[test]
+    fn json_heads() {
+        for (text, is_whole, expected, lines) in [
+            ("{\"a\":1}\n{\"a\":2,\"b\":\"x\"}\n", true, "a Int64, b Utf8", true),
+            ("{\"a\":1}\n{\"a\":\"cut", false, "a Int64", true),
+            (" [ {\"a\":[1,2],\"b\":\"],[\\\"\"}, {\"a\":[3]} ]", true, "a List(Int64), b Utf8", false),
+            ("[{\"a\":1},{\"a\":2.5},{\"a\":\"cut", false, "a Float64", false),
+            ("[]", true, "", false),
+        ] {
+            let Told { schema, source, .. } = head(text, is_whole).infer(Format::Json).unwrap();
+            assert_eq!(columns(&schema), expected, "{text}");
+            assert_eq!(source, ScanSource::Json { newline_delimited: lines });
+        }
+        let error = head("{\"a\":", true).infer(Format::Json).unwrap_err().to_string();
+        assert!(error.contains("s3://b/x cannot be read as JSON"), "{error}");
+    }
+
+    #[test]
+    fn arrow_heads_with_any_padding() {
+        use arrow::array::{ArrayRef, Int64Array};
+        use arrow::ipc::MetadataVersion;
+        use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
+        use arrow::record_batch::RecordBatch;
+
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        let batch = RecordBatch::try_from_iter([("a", column)]).unwrap();
+        for alignment in [8, 16, 32, 64] {
+            let options = IpcWriteOptions::try_new(alignment, false, MetadataVersion::V5).unwrap();
+            let mut writer = FileWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+            writer.write(&batch).unwrap();
+            let bytes = Bytes::from(writer.into_inner().unwrap());
+            let head = |bytes| Head { location: "s3://b/x".into(), bytes, is_whole: true };
+            let Told { schema, .. } = head(bytes.clone()).infer(Format::Arrow).unwrap();
+            assert_eq!(columns(&schema), "a Int64", "{alignment}");
+            for length in 0..80 {
+                assert!(head(bytes.slice(..length)).infer(Format::Arrow).is_err(), "cut off after {length} bytes");
+            }
+        }
+    }
+}
