@@ -5,7 +5,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 use parquet::DecodeResult;
@@ -52,7 +51,8 @@ struct Entries {
 }
 
 impl FooterCache {
-    /// The footer of a listed object. Costs one GET where it is not cached, two where it exceeds the first read.
+    /// The footer of a listed object. Costs one GET where it is not cached; where footer and page index
+    /// exceed the first read, one more for each.
     pub(crate) async fn get(&self, store: &BucketStore, object: &ObjectMeta) -> Result<Arc<ParquetMetaData>> {
         let key = Key {
             bucket: store.bucket().to_owned(),
@@ -109,7 +109,7 @@ async fn read_footer(store: &BucketStore, object: &ObjectMeta) -> Result<Arc<Par
     };
     let tail = object.size.saturating_sub(FIRST_READ)..object.size;
     let bytes = read_range(store, object, tail.clone()).await?;
-    if let Some(reason) = not_parquet(&bytes) {
+    if let Some(reason) = not_parquet(&bytes, object.size) {
         return Err(Error::InvalidFile {
             location: location(),
             format: "Parquet".to_owned(),
@@ -134,13 +134,42 @@ async fn read_footer(store: &BucketStore, object: &ObjectMeta) -> Result<Arc<Par
     }
 }
 
-/// What the end of a file that is no readable Parquet shows.
-fn not_parquet(tail: &Bytes) -> Option<&'static str> {
-    match tail.len().checked_sub(4).map(|start| &tail[start..]) {
-        Some(b"PAR1") if tail.len() >= 12 => None,
-        Some(b"PARE") => Some("its footer is encrypted, which this reader cannot decrypt"),
-        _ => Some(
-            "it does not end in PAR1, so it is truncated or of another format; replace it, or remove it from the table's folder",
+/// What the end of a file of `size` bytes that is no readable Parquet shows.
+fn not_parquet(tail: &[u8], size: u64) -> Option<&'static str> {
+    /// The length of the footer, and the magic bytes.
+    const END: u64 = 8;
+    let cut = Some(
+        "it does not end in PAR1, so it is truncated or of another format; replace it, or remove it from the table's folder",
+    );
+    let Some((rest, magic)) = tail.split_last_chunk::<4>() else { return cut };
+    let Some((_, length)) = rest.split_last_chunk::<4>() else { return cut };
+    match magic {
+        // The decoder subtracts without a check.
+        b"PAR1" if u64::from(u32::from_le_bytes(*length)) + END > size => Some(
+            "its footer is longer than the file, so it is damaged; replace it, or remove it from the table's folder",
         ),
+        b"PAR1" => None,
+        b"PARE" => Some("its footer is encrypted, which this reader cannot decrypt"),
+        _ => cut,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_that_are_no_footer_are_told() {
+        for (tail, size, part) in [
+            (&b""[..], 0, "does not end in PAR1"),
+            (b"PAR1", 4, "does not end in PAR1"),
+            (b"id,name\n1,x\n", 12, "does not end in PAR1"),
+            (b"xxxxxxxxPAR1", 12, "longer than the file"),
+            (b"\xff\xff\xff\xffPAR1", 8, "longer than the file"),
+            (b"\x04\0\0\0PARE", 100, "encrypted"),
+        ] {
+            assert!(not_parquet(tail, size).is_some_and(|reason| reason.contains(part)), "{tail:?}");
+        }
+        assert_eq!(not_parquet(b"\x04\0\0\0PAR1", 100), None);
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct ScanTable {
     pub(crate) source: ScanSource,
     /// Whether the files are compressed as a whole. The store decompresses them.
     pub(crate) is_compressed: bool,
+    /// Whether the schema was inferred from all files, so that none can be of another type.
+    pub(crate) is_complete: bool,
 }
 
 /// Which of DataFusion's file sources reads a table.
@@ -65,8 +67,9 @@ pub(crate) fn scan(
     // Files are read one after the other until there are enough rows: a few rows are not worth a request to every file.
     let is_short = limit.is_some_and(|limit| limit <= state.config().batch_size());
     let groups = FileGroup::new(files).split_files(if is_short { 1 } else { state.config().target_partitions() });
-    // DataFusion would split compressed lines of JSON by their compressed sizes, as it does not know what the store does.
-    let is_misread = table.is_compressed && matches!(table.source, ScanSource::Json { newline_delimited: true });
+    // DataFusion would split arrays, which it then cannot read, and compressed lines by their compressed sizes.
+    let is_misread =
+        matches!(table.source, ScanSource::Json { newline_delimited } if table.is_compressed || !newline_delimited);
     // A declared partitioning keeps it from splitting files.
     let whole_files = (is_short || is_misread).then(|| Partitioning::UnknownPartitioning(groups.len()));
     let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table))
@@ -83,7 +86,8 @@ fn file_source(state: &dyn Session, table: &ScanTable) -> Arc<dyn FileSource> {
     let schema = table.schema.clone();
     match table.source {
         ScanSource::Parquet => {
-            let factory = PinnedReaderFactory::new(Arc::clone(&table.store), Arc::clone(&table.footers));
+            let expected = (!table.is_complete).then(|| Arc::clone(table.schema.file_schema()));
+            let factory = PinnedReaderFactory::new(Arc::clone(&table.store), Arc::clone(&table.footers), expected);
             let source = ParquetSource::new(schema)
                 .with_table_parquet_options(state.default_table_options().parquet)
                 .with_parquet_file_reader_factory(Arc::new(factory));

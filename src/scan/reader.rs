@@ -3,15 +3,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{ParquetFileMetrics, ParquetFileReaderFactory};
+use datafusion::datasource::physical_plan::parquet::{
+    ParquetFileMetrics, ParquetFileReaderFactory, transform_schema_to_view,
+};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use object_store::{GetOptions, GetRange, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, coalesce_ranges};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
@@ -48,11 +52,14 @@ pub(crate) async fn read_range(store: &BucketStore, object: &ObjectMeta, range: 
 pub(crate) struct PinnedReaderFactory {
     store: Arc<BucketStore>,
     footers: Arc<FooterCache>,
+    expected: Option<SchemaRef>,
 }
 
 impl PinnedReaderFactory {
-    pub(crate) fn new(store: Arc<BucketStore>, footers: Arc<FooterCache>) -> Self {
-        Self { store, footers }
+    /// `expected` is the table's schema where not all files were looked at: DataFusion would cast what does not fit it,
+    /// and lose fractions.
+    pub(crate) fn new(store: Arc<BucketStore>, footers: Arc<FooterCache>, expected: Option<SchemaRef>) -> Self {
+        Self { store, footers, expected }
     }
 }
 
@@ -65,16 +72,48 @@ impl ParquetFileReaderFactory for PinnedReaderFactory {
         metrics: &ExecutionPlanMetricsSet,
     ) -> datafusion::error::Result<Box<dyn AsyncFileReader + Send>> {
         let metrics = ParquetFileMetrics::new(partition_index, file.path().as_ref(), metrics);
-        let (store, footers) = (Arc::clone(&self.store), Arc::clone(&self.footers));
-        Ok(Box::new(PinnedReader { store, footers, object: file.object_meta, metrics }))
+        Ok(Box::new(PinnedReader {
+            store: Arc::clone(&self.store),
+            footers: Arc::clone(&self.footers),
+            expected: self.expected.clone(),
+            object: file.object_meta,
+            metrics,
+        }))
     }
 }
 
 struct PinnedReader {
     store: Arc<BucketStore>,
     footers: Arc<FooterCache>,
+    expected: Option<SchemaRef>,
     object: ObjectMeta,
     metrics: ParquetFileMetrics,
+}
+
+impl PinnedReader {
+    /// The footer, of a file whose columns have the types that the table has.
+    async fn footer(&self) -> Result<Arc<ParquetMetaData>> {
+        let footer = self.footers.get(&self.store, &self.object).await?;
+        let Some(expected) = &self.expected else { return Ok(footer) };
+        let metadata = footer.file_metadata();
+        let schema = parquet_to_arrow_schema(metadata.schema_descr(), metadata.key_value_metadata())
+            .map_err(|error| Error::DataFusion(error.into()))?;
+        for field in transform_schema_to_view(&schema).fields() {
+            let Ok(column) = expected.field_with_name(field.name()) else { continue };
+            if !column.data_type().equals_datatype(field.data_type()) {
+                let reason = format!(
+                    "column \"{}\" is {} in the table and {} in s3://{}/{}; rewrite that file, or move it out of the folder",
+                    field.name(),
+                    column.data_type(),
+                    field.data_type(),
+                    self.store.bucket(),
+                    self.object.location
+                );
+                return Err(Error::SchemaConflict { reason });
+            }
+        }
+        Ok(footer)
+    }
 }
 
 impl AsyncFileReader for PinnedReader {
@@ -97,7 +136,7 @@ impl AsyncFileReader for PinnedReader {
         &'a mut self,
         _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
-        async move { self.footers.get(&self.store, &self.object).await.map_err(external) }.boxed()
+        async move { self.footer().await.map_err(external) }.boxed()
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use arrow::csv::reader::Format as CsvFormat;
-use arrow::datatypes::{DataType, Field, Fields, Schema};
+use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamDecoder;
 use arrow::json::reader::infer_json_schema_from_iterator;
@@ -26,7 +26,8 @@ pub(super) const HEAD: u64 = 1024 * 1024;
 /// The same where there are many files.
 pub(super) const SHORT_HEAD: u64 = 64 * 1024;
 
-/// Records of a text file that inference looks at.
+/// Records of a delimited file that inference looks at. Of JSON it is all of the head: a fraction that comes later would
+/// be cut off without an error.
 const RECORDS: usize = 1000;
 
 /// The start of a file, decompressed.
@@ -82,23 +83,20 @@ impl Head {
         Ok(Told { location: self.location.clone(), schema, source })
     }
 
-    /// The complete records of a text.
-    fn records(&self) -> Result<&[u8], ArrowError> {
-        let records = if self.is_whole { &self.bytes[..] } else { complete_records(&self.bytes) };
-        if records.is_empty() && !self.bytes.is_empty() {
-            let length = self.bytes.len();
-            return Err(ArrowError::ParseError(format!("its first record is longer than {length} bytes")));
-        }
-        Ok(records)
-    }
-
     fn infer_delimited(&self, delimiter: u8) -> Result<(Schema, ScanSource), ArrowError> {
+        let text = if self.is_whole { &self.bytes[..] } else { complete_records(&self.bytes, delimiter) };
+        if text.is_empty() && !self.is_whole {
+            return Err(self.cut_off());
+        }
         let format = CsvFormat::default().with_header(true).with_delimiter(delimiter);
-        let (schema, _) = format.infer_schema(self.records()?, Some(RECORDS))?;
-        // A column without values so far may hold anything: text holds it all.
-        let fields = schema.fields().iter().map(|field| match field.data_type() {
-            DataType::Null => Field::new(field.name(), DataType::Utf8, true),
-            data_type => Field::new(field.name(), data_type.clone(), true),
+        let (schema, _) = format.infer_schema(text, Some(RECORDS))?;
+        let fields = schema.fields().iter().map(|field| {
+            let data_type = match field.data_type() {
+                // The unit that inference saw would cut off the finer fractions of later values.
+                DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()),
+                data_type => data_type.clone(),
+            };
+            Field::new(field.name(), data_type, true)
         });
         Ok((Schema::new(fields.collect::<Fields>()), ScanSource::Delimited { delimiter }))
     }
@@ -106,20 +104,29 @@ impl Head {
     fn infer_json(&self) -> Result<(Schema, ScanSource), ArrowError> {
         let newline_delimited = format::first_byte(&self.bytes) != Some(b'[');
         let records: Vec<&[u8]> = if newline_delimited {
-            self.records()?
-                .split(|byte| *byte == b'\n')
-                .filter(|line| format::first_byte(line).is_some())
-                .take(RECORDS)
-                .collect()
+            let end = if self.is_whole {
+                self.bytes.len()
+            } else {
+                self.bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+            };
+            let lines = self.bytes[..end].split(|byte| *byte == b'\n');
+            lines.filter(|line| format::first_byte(line).is_some()).collect()
         } else {
-            array_elements(&self.bytes, RECORDS)
+            array_elements(&self.bytes)
         };
+        if records.is_empty() && !self.is_whole {
+            return Err(self.cut_off());
+        }
         let values = records.into_iter().map(|record| {
             serde_json::from_slice::<serde_json::Value>(record)
                 .map_err(|error| ArrowError::JsonError(error.to_string()))
         });
         let schema = infer_json_schema_from_iterator(values)?;
         Ok((schema, ScanSource::Json { newline_delimited }))
+    }
+
+    fn cut_off(&self) -> ArrowError {
+        ArrowError::ParseError(format!("its first record is longer than {} bytes", self.bytes.len()))
     }
 
     fn infer_arrow(&self) -> Result<(Schema, ScanSource), ArrowError> {
@@ -147,28 +154,33 @@ fn strip_metadata(schema: &Schema) -> Schema {
     Schema::new(schema.fields().iter().map(strip).collect::<Fields>())
 }
 
-/// The text up to its last line end outside of quotes.
-fn complete_records(text: &[u8]) -> &[u8] {
-    let (mut in_quotes, mut end) = (false, 0);
-    for (position, byte) in text.iter().enumerate() {
-        match byte {
-            b'"' => in_quotes = !in_quotes,
-            b'\n' if !in_quotes => end = position + 1,
-            _ => {}
+/// The text up to the last line end that is outside of quotes. A quote opens a field only at its start.
+fn complete_records(text: &[u8], delimiter: u8) -> &[u8] {
+    let (mut in_quotes, mut at_start, mut end) = (false, true, 0);
+    let mut bytes = text.iter().copied().enumerate().peekable();
+    while let Some((position, byte)) = bytes.next() {
+        if in_quotes {
+            // Two quotes stand for one.
+            if byte == b'"' && bytes.next_if(|(_, next)| *next == b'"').is_none() {
+                in_quotes = false;
+            }
+            continue;
+        }
+        in_quotes = at_start && byte == b'"';
+        at_start = byte == delimiter || byte == b'\n';
+        if byte == b'\n' {
+            end = position + 1;
         }
     }
     &text[..end]
 }
 
-/// The first complete elements of a JSON array that may be cut off.
-fn array_elements(text: &[u8], limit: usize) -> Vec<&[u8]> {
+/// The complete elements of a JSON array that may be cut off.
+fn array_elements(text: &[u8]) -> Vec<&[u8]> {
     let Some(open) = text.iter().position(|byte| *byte == b'[') else { return Vec::new() };
     let mut elements = Vec::new();
     let (mut depth, mut in_string, mut escaped, mut start) = (0_u32, false, false, open + 1);
     for (position, byte) in text.iter().enumerate().skip(open + 1) {
-        if elements.len() == limit {
-            break;
-        }
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
@@ -268,8 +280,11 @@ mod tests {
             ("a,b\n1,x\n2,y\n", true, "a Int64, b Utf8"),
             ("a,b\n1,x\n2.5", false, "a Int64, b Utf8"),
             ("a,b\n1,\"x\n9", false, "a Utf8, b Utf8"),
-            ("a,b\n1,\n2,\n", true, "a Int64, b Utf8"),
-            ("a,b\n", true, "a Utf8, b Utf8"),
+            ("a,b\n1,\n2,\n", true, "a Int64, b Null"),
+            ("a,b\n", true, "a Null, b Null"),
+            ("a,b\n1,5\" pipe\n2,3\" pipe\n3,4\" pi", false, "a Int64, b Utf8"),
+            ("a,b\n1,\"x\"\"\ny\"\n2,\"z", false, "a Int64, b Utf8"),
+            ("a\n2024-01-01T00:00:00\n", true, "a Timestamp(ns)"),
         ] {
             let Told { schema, .. } = head(text, is_whole).infer(Format::Csv).unwrap();
             assert_eq!(columns(&schema), expected, "{text:?}");
@@ -285,11 +300,16 @@ mod tests {
             ("{\"a\":1}\n{\"a\":\"cut", false, "a Int64", true),
             (" [ {\"a\":[1,2],\"b\":\"],[\\\"\"}, {\"a\":[3]} ]", true, "a List(Int64), b Utf8", false),
             ("[{\"a\":1},{\"a\":2.5},{\"a\":\"cut", false, "a Float64", false),
+            ("{\"a\":1,\"b\":\"5\\\" pipe\"}\n{\"a\":2", false, "a Int64, b Utf8", true),
             ("[]", true, "", false),
         ] {
             let Told { schema, source, .. } = head(text, is_whole).infer(Format::Json).unwrap();
             assert_eq!(columns(&schema), expected, "{text}");
             assert_eq!(source, ScanSource::Json { newline_delimited: lines });
+        }
+        for text in ["[{\"a\":\"cut", "{\"a\":\"cut"] {
+            let error = head(text, false).infer(Format::Json).unwrap_err().to_string();
+            assert!(error.contains("its first record is longer than"), "{error}");
         }
         let error = head("{\"a\":", true).infer(Format::Json).unwrap_err().to_string();
         assert!(error.contains("s3://b/x cannot be read as JSON"), "{error}");

@@ -24,7 +24,6 @@ use object_store::ObjectMeta;
 
 use self::snapshot::Snapshot;
 use crate::error::{Error, Result};
-use crate::format::Format;
 use crate::location::S3Location;
 use crate::scan::{FooterCache, ScanFile, ScanTable, scan};
 use crate::settings::Subfolders;
@@ -76,14 +75,14 @@ impl Opener {
         };
         let inferred = schema::infer(&store, &self.footers, &mut snapshot).await?;
         let file_schema = schema::without(&inferred.file_schema, &snapshot.partition_fields);
-        let is_by_position = matches!(inferred.source, crate::scan::ScanSource::Delimited { .. });
-        if is_by_position && file_schema.fields().len() != inferred.file_schema.fields().len() {
+        let format = inferred.file_type.format;
+        if format.is_by_position() && file_schema.fields().len() != inferred.file_schema.fields().len() {
             return Err(Error::NotATable {
                 location: location.to_string(),
                 reason: format!(
                     "a partition column ({}) is a column of its files too, which {} files cannot have; rename one of them",
                     names(&snapshot.partition_fields),
-                    Format::Csv
+                    format
                 ),
             });
         }
@@ -94,7 +93,8 @@ impl Opener {
             footers: Arc::clone(&self.footers),
             schema,
             source: inferred.source,
-            is_compressed: inferred.compression != CompressionTypeVariant::UNCOMPRESSED,
+            is_compressed: inferred.file_type.compression != CompressionTypeVariant::UNCOMPRESSED,
+            is_complete: inferred.is_complete,
         };
         Ok(S3Table {
             name: name.to_owned(),

@@ -3,8 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
-use datafusion::common::parsers::CompressionTypeVariant;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::parquet::transform_schema_to_view;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -14,11 +13,12 @@ use parquet::file::metadata::ParquetMetaData;
 use super::head::{self, HEAD, Head, SHORT_HEAD, Told};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
-use crate::format::Format;
+use crate::format::{FileType, Format};
 use crate::scan::{FooterCache, ScanSource};
 use crate::store::BucketStore;
 
-/// Up to so many files, all are looked at; above, the first by key and the newest. Of CSV and TSV it is always all.
+/// Up to so many files, all are looked at; above, the first by key and the newest. Of formats that are read by position
+/// it is always all.
 const LOOK_AT_ALL: usize = 64;
 
 /// What inference finds out about a table.
@@ -27,12 +27,14 @@ pub(crate) struct Inferred {
     /// The columns in the files, without partition columns.
     pub(crate) file_schema: SchemaRef,
     pub(crate) source: ScanSource,
-    pub(crate) compression: CompressionTypeVariant,
+    pub(crate) file_type: FileType,
+    /// Whether all files were looked at.
+    pub(crate) is_complete: bool,
 }
 
 /// Infers the schema of a snapshot's files, and keeps the statistics that their footers gave.
 ///
-/// Costs one GET for each file that is looked at (two for a footer that exceeds the first read), all in flight together.
+/// Costs one GET for each file that is looked at (more for a footer that exceeds the first read), all in flight together.
 pub(crate) async fn infer(store: &BucketStore, footers: &FooterCache, snapshot: &mut Snapshot) -> Result<Inferred> {
     let file_type = match snapshot.file_type {
         Some(file_type) => file_type,
@@ -41,7 +43,8 @@ pub(crate) async fn infer(store: &BucketStore, footers: &FooterCache, snapshot: 
     let looked_at = files_to_look_at(snapshot, file_type.format);
     let is_complete = looked_at.len() == snapshot.files.len();
     if file_type.format == Format::Parquet {
-        return infer_parquet(store, footers, snapshot, &looked_at, is_complete).await;
+        let file_schema = infer_parquet(store, footers, snapshot, &looked_at, is_complete).await?;
+        return Ok(Inferred { file_schema, source: ScanSource::Parquet, file_type, is_complete });
     }
     let length = if looked_at.len() > LOOK_AT_ALL { SHORT_HEAD } else { HEAD };
     // What a head says is kept, not the head: there may be very many.
@@ -65,15 +68,15 @@ pub(crate) async fn infer(store: &BucketStore, footers: &FooterCache, snapshot: 
         }
     }
     let source = first.map_or(ScanSource::Avro, |first| first.source);
-    Ok(Inferred { file_schema: merged.finish(is_complete), source, compression: file_type.compression })
+    Ok(Inferred { file_schema: merged.finish(is_complete), source, file_type, is_complete })
 }
 
 /// Indexes of the files that decide the schema.
 ///
-/// DataFusion reads CSV by position: a header in another order, in a file that nobody looked at, would give wrong values.
+/// Where DataFusion reads by position, columns in another order in a file that nobody looked at would give wrong values.
 fn files_to_look_at(snapshot: &Snapshot, format: Format) -> Vec<usize> {
     let count = snapshot.files.len();
-    if count <= LOOK_AT_ALL || matches!(format, Format::Csv | Format::Tsv) {
+    if count <= LOOK_AT_ALL || format.is_by_position() {
         return (0..count).collect();
     }
     let age = |index: &usize| (snapshot.files[*index].object.last_modified, *index);
@@ -87,7 +90,7 @@ async fn infer_parquet(
     snapshot: &mut Snapshot,
     looked_at: &[usize],
     is_complete: bool,
-) -> Result<Inferred> {
+) -> Result<SchemaRef> {
     let read: Vec<Arc<ParquetMetaData>> = stream::iter(looked_at.iter().copied())
         .map(|index| footers.get(store, &snapshot.files[index].object))
         .buffered(LOOK_AT_ALL)
@@ -107,8 +110,7 @@ async fn infer_parquet(
         let statistics = DFParquetMetadata::statistics_from_parquet_metadata(footer, &file_schema)?;
         snapshot.files[*index].statistics = Some(Arc::new(statistics));
     }
-    let compression = CompressionTypeVariant::UNCOMPRESSED;
-    Ok(Inferred { file_schema, source: ScanSource::Parquet, compression })
+    Ok(file_schema)
 }
 
 /// The schema without the columns that folders already give.
@@ -125,12 +127,14 @@ struct Merged {
     columns: Vec<(Field, String, usize)>,
     /// Where a name is among the columns.
     places: HashMap<String, usize>,
+    /// The first file.
+    first: String,
     files: usize,
 }
 
 impl Merged {
     fn new(format: Format) -> Self {
-        Self { format, columns: Vec::new(), places: HashMap::new(), files: 0 }
+        Self { format, columns: Vec::new(), places: HashMap::new(), first: String::new(), files: 0 }
     }
 
     fn add(&mut self, location: &str, schema: Schema) -> Result<()> {
@@ -139,18 +143,18 @@ impl Merged {
             let reason = format!("{location} has two columns \"{name}\"; rename one of them");
             return Err(Error::SchemaConflict { reason });
         }
-        let is_delimited = matches!(self.format, Format::Csv | Format::Tsv);
-        if is_delimited && self.files > 0 {
-            // DataFusion reads these by position: another order would give wrong values.
+        if self.format.is_by_position() && self.files > 0 {
             let known = self.columns.iter().map(|(field, ..)| field.name());
             if !known.eq(schema.fields().iter().map(|field| field.name())) {
                 return Err(Error::SchemaConflict {
                     reason: format!(
-                        "the headers of {} and {location} have other columns or another order; give both the same header",
-                        self.columns.first().map_or("", |(_, first, _)| first.as_str()),
+                        "{} and {location} have other columns or another order; give both the same columns in the same order",
+                        self.first,
                     ),
                 });
             }
+        } else if self.files == 0 {
+            location.clone_into(&mut self.first);
         }
         for field in schema.fields() {
             match self.places.get(field.name()).map(|place| &mut self.columns[*place]) {
@@ -180,25 +184,55 @@ impl Merged {
 
     /// The merged schema. A column that is absent from a file, or may be in one that was not looked at, is nullable.
     fn finish(self, is_complete: bool) -> SchemaRef {
-        let files = self.files;
         let fields = self.columns.into_iter().map(|(field, _, count)| {
-            let nullable = field.is_nullable() || !is_complete || count < files;
-            field.with_nullable(nullable)
+            let nullable = field.is_nullable() || !is_complete || count < self.files;
+            // Text without values so far may hold anything: text holds it all.
+            let data_type = match field.data_type() {
+                DataType::Null if self.format.is_delimited() => DataType::Utf8,
+                data_type => data_type.clone(),
+            };
+            Field::new(field.name(), data_type, nullable)
         });
         Arc::new(Schema::new(fields.collect::<Fields>()))
     }
 }
 
-/// The type that holds the values of both. Types that a text was given by inference give way to each other.
+/// The type that holds the values of both. Types that inference gave to a text give way to each other.
 fn widen(a: &DataType, b: &DataType, format: Format) -> Option<DataType> {
     match (a, b) {
+        (DataType::List(a), DataType::List(b)) => Some(DataType::List(widen_field(a, b, format)?)),
+        (DataType::LargeList(a), DataType::LargeList(b)) => Some(DataType::LargeList(widen_field(a, b, format)?)),
+        (DataType::Struct(a), DataType::Struct(b)) => widen_struct(a, b, format).map(DataType::Struct),
         _ if a == b => Some(a.clone()),
         (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
         _ if !format.is_text() => None,
         (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => Some(DataType::Float64),
-        _ if format != Format::Json => Some(DataType::Utf8),
+        _ if format.is_delimited() => Some(DataType::Utf8),
         _ => None,
     }
+}
+
+fn widen_field(a: &Field, b: &Field, format: Format) -> Option<FieldRef> {
+    let data_type = widen(a.data_type(), b.data_type(), format)?;
+    Some(Arc::new(Field::new(a.name(), data_type, a.is_nullable() || b.is_nullable())))
+}
+
+/// The fields of both, by name. Only JSON may lack some of them in one of two files.
+fn widen_struct(a: &Fields, b: &Fields, format: Format) -> Option<Fields> {
+    let is_same = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name() == b.name());
+    if !is_same && format != Format::Json {
+        return None;
+    }
+    let mut fields: Vec<FieldRef> = Vec::with_capacity(a.len());
+    for field in a {
+        fields.push(match b.find(field.name()) {
+            Some((_, other)) => widen_field(field, other, format)?,
+            None => Arc::new(field.as_ref().clone().with_nullable(true)),
+        });
+    }
+    let added = b.iter().filter(|field| a.find(field.name()).is_none());
+    fields.extend(added.map(|field| Arc::new(field.as_ref().clone().with_nullable(true))));
+    Some(fields.into())
 }
 
 #[cfg(test)]
@@ -233,6 +267,18 @@ mod tests {
             "a Float64"
         );
         assert!(merge(Format::Json, [("a", DataType::Int64), ("a", DataType::Utf8)]).is_err());
+        assert_eq!(columns(&merge(Format::Csv, [("a", DataType::Null), ("a", DataType::Int64)]).unwrap()), "a Int64");
+        assert_eq!(columns(&merge(Format::Csv, [("a", DataType::Null), ("a", DataType::Null)]).unwrap()), "a Utf8");
+        let list = |data_type| DataType::new_list(data_type, true);
+        let lists = merge(Format::Json, [("a", list(DataType::Null)), ("a", list(DataType::Utf8))]).unwrap();
+        assert_eq!(lists.field(0).data_type(), &list(DataType::Utf8));
+        let object = |name| DataType::Struct(vec![Field::new(name, DataType::Int64, false)].into());
+        let objects = merge(Format::Json, [("a", object("x")), ("a", object("y"))]).unwrap();
+        let DataType::Struct(fields) = objects.field(0).data_type() else { panic!("{objects:?}") };
+        assert_eq!(columns(&Schema::new(fields.clone())), "x Int64, y Int64");
+        assert!(merge(Format::Parquet, [("a", object("x")), ("a", object("y"))]).is_err());
+        assert!(merge(Format::Arrow, [("a", DataType::Int64), ("a", DataType::Int32)]).is_err());
+        assert!(merge(Format::Arrow, [("a", DataType::Int64), ("b", DataType::Int64)]).is_err());
         assert!(merge(Format::Csv, [("a", DataType::Int64), ("b", DataType::Int64)]).is_err());
 
         let twice = ["a", "b", "a"].map(|name| Field::new(name, DataType::Int64, false));
