@@ -51,7 +51,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .aggregate(vec![col("city"), col("category")], vec![sum(col("quantity") * col("price")).alias("revenue")])?
         .select(vec![col("city"), col("category"), round(vec![col("revenue"), lit(2)]).alias("revenue")])?;
 
-    // The connector's store serves writes to its buckets too.
+    // The session may write to the root's bucket, with the connector's credentials.
+    s3.register_object_store(&ctx)?;
     let target = format!("s3://{}/reports/revenue/", shop::BUCKET);
     sales.write_parquet(&target, DataFrameWriteOptions::new(), None).await?;
 

@@ -74,9 +74,6 @@ impl S3Connector {
     pub async fn register(&self, ctx: &SessionContext, schema: &str) -> Result<()> {
         self.tables.discover().await?;
         self.tables.check_not_empty()?;
-        if let Some(root) = &self.root {
-            self.opener.stores.register(root.bucket(), &ctx.runtime_env())?;
-        }
         let catalog_name = ctx.copied_config().options().catalog.default_catalog.clone();
         let catalog = ctx.catalog(&catalog_name).ok_or_else(|| {
             DataFusionError::Configuration(format!(
@@ -113,6 +110,22 @@ impl S3Connector {
         Ok(())
     }
 
+    /// Gives the session the store of the root's bucket as `s3://bucket`, so that `COPY … TO 's3://bucket/…'` writes with
+    /// this connector's credentials. A store that is there already is replaced.
+    ///
+    /// Tables do not need it. It is not confined to the root: whoever writes SQL in the session can then read and write
+    /// whatever the credentials permit in the bucket.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] without a root.
+    pub fn register_object_store(&self, ctx: &SessionContext) -> Result<()> {
+        let Some(root) = &self.root else {
+            let reason = "the bucket to write to is the root's; set a root".into();
+            return Err(Error::InvalidSetting { setting: "root", reason });
+        };
+        self.opener.stores.register(root.bucket(), &ctx.runtime_env())
+    }
+
     /// The names of the tables, in order; empty without a root. Lists the root the first time.
     ///
     /// # Errors
@@ -128,7 +141,7 @@ impl S3Connector {
     /// # Errors
     /// As [`table_names`](Self::table_names).
     pub async fn has_table(&self, name: &str) -> Result<bool> {
-        self.discover_for(name).await?;
+        self.tables.discover_for(name).await?;
         Ok(self.tables.has(name))
     }
 
@@ -138,27 +151,20 @@ impl S3Connector {
     /// [`Error::TableNotFound`] and [`Error::AmbiguousName`] for the name, [`Error::NotATable`], [`Error::InvalidFile`]
     /// and [`Error::SchemaConflict`] for what lies there, or those of a request.
     pub async fn table(&self, name: &str) -> Result<Arc<S3Table>> {
-        self.discover_for(name).await?;
         self.tables.open(name).await
-    }
-
-    /// Lists the root unless it was listed, or the name is a full path: that one can be read where the root cannot be
-    /// listed.
-    async fn discover_for(&self, name: &str) -> Result<()> {
-        if S3Location::is_location(name) { Ok(()) } else { self.tables.discover().await }
     }
 
     /// Lists again what was listed (the root, and the folders of a registered catalog): new tables appear, deleted ones
     /// go, and every table is opened anew on its next use.
     ///
     /// # Errors
-    /// As [`table_names`](Self::table_names); the names from before are then kept.
+    /// As [`table_names`](Self::table_names); what could not be listed keeps its names from before.
     pub async fn refresh(&self) -> Result<()> {
-        self.tables.refresh().await?;
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let tables = self.tables.refresh().await;
         match catalog {
-            Some(catalog) => catalog.refresh().await,
-            None => Ok(()),
+            Some(catalog) => tables.and(catalog.refresh().await),
+            None => tables,
         }
     }
 

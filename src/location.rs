@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 
 /// A bucket, and a key in it or the prefix of a folder.
 ///
-/// A key is bytes: it is taken as written, never percent-decoded, and `.` and `..` are ordinary segments, as they are
-/// for S3 itself. A location whose key is empty or ends in `/` is a folder.
+/// A key is bytes: it is taken as written, never percent-decoded, and `.` and `..` are segments like others, as they are
+/// for S3 itself (though objects with such keys cannot be read). A location whose key is empty or ends in `/` is a folder.
 ///
 /// ```
 /// use datafusion_s3::S3Location;
@@ -110,12 +110,15 @@ fn strip_scheme(text: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("s3") || scheme.eq_ignore_ascii_case("s3a")).then_some(rest)
 }
 
-/// What of a location or URL may be printed: a text before `@` in its host may be a secret.
+/// What of a location or URL may be printed: what stands before `@` in its host may be a secret, which may hold a `/`.
 pub(crate) fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));
-    let Some((_, host)) = authority.rsplit_once('@') else { return text.to_owned() };
-    path.map_or_else(|| format!("{scheme}://***@{host}"), |path| format!("{scheme}://***@{host}/{path}"))
+    let Some((before, after)) = rest.rsplit_once('@') else { return text.to_owned() };
+    // In a key, `@` is a character like others.
+    if before.contains('/') && !before.contains(':') {
+        return text.to_owned();
+    }
+    format!("{scheme}://***@{after}")
 }
 
 #[cfg(test)]
@@ -146,6 +149,9 @@ mod tests {
             ("s3://", "name is missing"),
             ("s3://b ucket/x", "letters, digits"),
             ("s3://key:geheim@b/x", "credentials do not belong"),
+            ("s3://geheim@b/x", "credentials do not belong"),
+            ("s3://key:ge/geheim@b/x", "letters, digits"),
+            ("s3://b c/mail@x.csv", "mail@x.csv"),
         ] {
             let error = text.parse::<S3Location>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -32,23 +32,40 @@ impl S3CatalogProvider {
         Self { root, opener, schemas: RwLock::default() }
     }
 
-    /// Lists the root, then its folders, many at a time. A folder whose listing fails is a schema without tables, whose
-    /// lookups give the error; it hides no other.
+    /// Lists the root, then its folders, many at a time.
+    ///
+    /// A folder whose first listing fails is a schema without tables, which is listed again when a table of it is asked
+    /// for. One whose later listing fails keeps its names, and the error is returned when all others have been listed.
     pub(crate) async fn refresh(&self) -> Result<()> {
         let store = self.opener.stores.bucket(self.root.bucket())?;
         let listing = store.list_folder(&self.root).await?;
+        let known = self.schemas.read().unwrap_or_else(PoisonError::into_inner).clone();
         let is_schema = |folder: &String| !layout::is_hidden(folder) && !folder.contains('=');
-        let schemas: BTreeMap<String, Arc<S3SchemaProvider>> =
+        let listed: Vec<(String, Arc<S3SchemaProvider>, Result<()>)> =
             stream::iter(listing.folders.into_iter().filter(is_schema))
-                .map(|folder| async {
-                    let location = self.root.join(&folder).to_folder();
-                    let schema = Arc::new(S3SchemaProvider::new(Some(location), Arc::clone(&self.opener)));
-                    schema.discover_or_remember().await;
-                    (folder, schema)
+                .map(|folder| {
+                    let known = known.get(&folder).cloned();
+                    async move {
+                        let location = self.root.join(&folder).to_folder();
+                        let schema = known.unwrap_or_else(|| {
+                            Arc::new(S3SchemaProvider::new(Some(location), Arc::clone(&self.opener)))
+                        });
+                        if schema.is_discovered() {
+                            let outcome = schema.refresh().await;
+                            return (folder, schema, outcome);
+                        }
+                        schema.discover().await.ok();
+                        (folder, schema, Ok(()))
+                    }
                 })
                 .buffer_unordered(LISTINGS_IN_FLIGHT)
                 .collect()
                 .await;
+        let (mut schemas, mut outcome) = (BTreeMap::new(), Ok(()));
+        for (folder, schema, listed) in listed {
+            schemas.insert(folder, schema);
+            outcome = outcome.and(listed);
+        }
         if schemas.is_empty() {
             return Err(Error::EmptyRoot {
                 root: self.root.to_string(),
@@ -56,7 +73,7 @@ impl S3CatalogProvider {
             });
         }
         *self.schemas.write().unwrap_or_else(PoisonError::into_inner) = schemas;
-        Ok(())
+        outcome
     }
 }
 

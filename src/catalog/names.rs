@@ -6,7 +6,8 @@
 //! - Hidden children, markers, checksums, empty objects, objects of no known extension and `key=value` folders have no
 //!   table name: they are not shown, but can be asked for by full name.
 //! - Where two children have one table name, neither has it: both are shown by their full names, and asking for the
-//!   table name is an error that lists them.
+//!   table name is an error that lists them. Where a table name is another child's full name, it stands for that child.
+//! - In a folder that a lake format has marked, no child has a table name.
 //! - A name is looked up among table names, then among full names; each first exactly, then without regard to case,
 //!   where just one matches.
 
@@ -30,6 +31,8 @@ pub(crate) struct Names {
     conflicts: BTreeMap<String, Vec<String>>,
     /// Why a child has no table name, by full name.
     ignored: BTreeMap<String, NotShown>,
+    /// The lake format that has marked the folder, whose children then are no tables.
+    lake: Option<&'static str>,
 }
 
 /// What a lookup found.
@@ -51,6 +54,8 @@ pub(crate) enum NotShown {
     Object(Ignored),
     HiddenFolder,
     PartitionFolder,
+    /// The folder that holds it is a table of this lake format.
+    Lake(&'static str),
 }
 
 impl fmt::Display for NotShown {
@@ -59,6 +64,7 @@ impl fmt::Display for NotShown {
             Self::Object(ignored) => ignored.fmt(f),
             Self::HiddenFolder => f.write_str("hidden, since its name starts with _ or ."),
             Self::PartitionFolder => f.write_str("a partition of the folder that holds it"),
+            Self::Lake(format) => write!(f, "a part of the {format} table that holds it"),
         }
     }
 }
@@ -67,10 +73,13 @@ impl Names {
     /// Names the children of the folder whose key is `folder`.
     pub(crate) fn new(folder: &str, listing: FolderListing) -> Self {
         let mut names = Self::default();
+        names.lake = layout::lake_format_of(listing.folders.iter().map(String::as_str));
         let mut by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for child in listing.folders {
             let full_name = format!("{child}/");
-            if layout::is_hidden(&child) {
+            if let Some(format) = names.lake {
+                names.ignored.insert(full_name.clone(), NotShown::Lake(format));
+            } else if layout::is_hidden(&child) {
                 names.ignored.insert(full_name.clone(), NotShown::HiddenFolder);
             } else if child.contains('=') {
                 names.ignored.insert(full_name.clone(), NotShown::PartitionFolder);
@@ -85,6 +94,11 @@ impl Names {
                 continue;
             };
             let full_name = full_name.to_owned();
+            if let Some(format) = names.lake {
+                names.ignored.insert(full_name.clone(), NotShown::Lake(format));
+                names.children.insert(full_name, Some(object));
+                continue;
+            }
             match (layout::ignored(&full_name, object.size), FileType::from_name(&full_name)) {
                 (None, Some((_, stem))) => by_name.entry(stem.to_owned()).or_default().push(full_name.clone()),
                 (reason, _) => {
@@ -94,15 +108,15 @@ impl Names {
             }
             names.children.insert(full_name, Some(object));
         }
-        for (name, full_names) in by_name {
-            match <[String; 1]>::try_from(full_names) {
-                Ok([full_name]) => {
-                    names.tables.insert(name, full_name);
-                }
-                Err(full_names) => {
-                    names.tables.extend(full_names.iter().map(|full_name| (full_name.clone(), full_name.clone())));
-                    names.conflicts.insert(name, full_names);
-                }
+        for (name, mut full_names) in by_name {
+            let is_taken = full_names.iter().all(|full_name| *full_name != name) && names.children.contains_key(&name);
+            if full_names.len() == 1 && !is_taken {
+                names.tables.extend(full_names.pop().map(|full_name| (name, full_name)));
+                continue;
+            }
+            names.tables.extend(full_names.iter().map(|full_name| (full_name.clone(), full_name.clone())));
+            if !is_taken {
+                names.conflicts.insert(name, full_names);
             }
         }
         names
@@ -164,13 +178,13 @@ impl Names {
         self.ignored.iter().next().map(|(full_name, reason)| (full_name.as_str(), *reason, self.ignored.len()))
     }
 
-    /// What shows that the folder is itself a table: a `key=value` folder, or a lake format's.
-    pub(crate) fn table_mark(&self) -> Option<&str> {
-        let is_lake = |full_name: &str| matches!(full_name, "_delta_log/" | ".hoodie/" | "_versions/");
-        self.ignored
-            .iter()
-            .find(|(full_name, reason)| **reason == NotShown::PartitionFolder || is_lake(full_name))
-            .map(|(full_name, _)| full_name.as_str())
+    /// What shows that the folder is itself a table: a lake format's mark, or a `key=value` folder.
+    pub(crate) fn table_mark(&self) -> Option<String> {
+        if let Some(format) = self.lake {
+            return Some(format!("a table of {format}"));
+        }
+        let mut partitions = self.ignored.iter().filter(|(_, reason)| **reason == NotShown::PartitionFolder);
+        partitions.next().map(|(full_name, _)| format!("a table, as \"{full_name}\" shows"))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -224,7 +238,27 @@ mod tests {
             assert_eq!(names.not_shown(name).map(|(full_name, _)| full_name), Some(reason), "{name}");
         }
         assert_eq!(names.not_shown("nothing"), None);
-        assert_eq!(names.table_mark(), Some("year=2024/"));
+        assert_eq!(names.table_mark().as_deref(), Some("a table, as \"year=2024/\" shows"));
+    }
+
+    #[test]
+    fn a_table_of_a_lake_format_has_no_tables() {
+        for folders in [&["_delta_log"][..], &[".hoodie"], &["metadata", "data"], &["_versions", "data"]] {
+            let names = names(folders, &[("part-0.parquet", 9)]);
+            assert_eq!(names.shown().count(), 0, "{folders:?}");
+            assert!(names.table_mark().is_some_and(|mark| mark.starts_with("a table of ")), "{folders:?}");
+        }
+        assert_eq!(names(&["metadata", "sales"], &[]).shown().collect::<Vec<_>>(), ["metadata", "sales"]);
+    }
+
+    #[test]
+    fn a_full_name_is_never_another_childs_table_name() {
+        let names = names(&["a.csv", "b"], &[("a.csv", 9), ("a.parquet", 9), ("b.csv.csv", 9), ("b.csv", 9)]);
+        let shown = ["a.csv", "a.csv/", "a.parquet", "b.csv", "b.csv.csv", "b/"];
+        assert_eq!(names.shown().collect::<Vec<_>>(), shown);
+        for name in shown {
+            assert_eq!(names.find(name), Lookup::Found { name, full_name: name });
+        }
     }
 
     #[test]

@@ -29,14 +29,14 @@ pub(crate) struct S3SchemaProvider {
     discovery: RwLock<Arc<Discovery>>,
     /// Lets the first of many callers list, and the others wait for it.
     first_listing: OnceCell<()>,
+    /// Held while the folder is listed, so that of two listings the later one is kept.
+    listing: tokio::sync::Mutex<()>,
 }
 
 /// One listing of a folder, and the tables that were opened since.
 #[derive(Debug, Default)]
 struct Discovery {
     names: Names,
-    /// Why there are no names: the message of the listing's error.
-    error: Option<String>,
     /// Opened tables by location. Guards the map only: a table is opened in its cell.
     tables: Mutex<HashMap<S3Location, Arc<OnceCell<Arc<S3Table>>>>>,
 }
@@ -52,24 +52,28 @@ struct Target {
 
 impl S3SchemaProvider {
     pub(crate) fn new(folder: Option<S3Location>, opener: Arc<Opener>) -> Self {
-        Self { folder, opener, discovery: RwLock::default(), first_listing: OnceCell::new() }
+        Self {
+            folder,
+            opener,
+            discovery: RwLock::default(),
+            first_listing: OnceCell::new(),
+            listing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Forgets the tables that are open, and lists the folder again if it was listed: one request for each 1,000
-    /// children.
+    /// children. Where that fails, names and tables stay as they are.
     pub(crate) async fn refresh(&self) -> Result<()> {
-        if self.first_listing.initialized() {
+        if self.is_discovered() {
             return self.list().await;
         }
-        self.replace(Discovery::default());
+        self.discovery().tables.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }
 
-    /// Lists the folder; an error is kept for the lookups to come.
-    pub(crate) async fn discover_or_remember(&self) {
-        if let Err(error) = self.discover().await {
-            self.replace(Discovery { error: Some(error.to_string()), ..Discovery::default() });
-        }
+    /// Whether the folder was listed.
+    pub(crate) fn is_discovered(&self) -> bool {
+        self.first_listing.initialized()
     }
 
     /// Lists the folder unless it was listed; once for all who ask.
@@ -78,6 +82,7 @@ impl S3SchemaProvider {
     }
 
     async fn list(&self) -> Result<()> {
+        let _listing = self.listing.lock().await;
         let names = match &self.folder {
             None => Names::default(),
             Some(folder) => {
@@ -85,7 +90,8 @@ impl S3SchemaProvider {
                 Names::new(folder.key(), store.list_folder(folder).await?)
             }
         };
-        self.replace(Discovery { names, ..Discovery::default() });
+        *self.discovery.write().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(Discovery { names, ..Discovery::default() });
         Ok(())
     }
 
@@ -101,7 +107,7 @@ impl S3SchemaProvider {
             "nothing lies there; check the spelling, the endpoint and the region (a file's folder, not the file, is a root)".to_owned()
         } else if let Some(mark) = names.table_mark() {
             format!(
-                "it is itself a table, as \"{mark}\" shows; use the folder above it as the root, or leave the root out and query \"{root}\""
+                "it is itself {mark}; use the folder above it as the root, or leave the root out and query \"{root}\""
             )
         } else if let Some((example, reason, count)) = names.first_not_shown() {
             format!(
@@ -123,16 +129,31 @@ impl S3SchemaProvider {
         self.target(&self.discovery(), name).is_ok()
     }
 
-    /// Opens the table of that name, once for all who ask.
+    /// Lists the folder unless it was listed, or the name is a full path: that one can be read where the folder cannot be
+    /// listed.
+    pub(crate) async fn discover_for(&self, name: &str) -> Result<()> {
+        if S3Location::is_location(name) { Ok(()) } else { self.discover().await }
+    }
+
+    /// Opens the table of that name, once for all who ask. Lists the folder first where that has not succeeded yet.
     pub(crate) async fn open(&self, name: &str) -> Result<Arc<S3Table>> {
+        self.discover_for(name).await?;
         let discovery = self.discovery();
         let target = self.target(&discovery, name)?;
+        let location = target.location.clone();
         let cell = {
             let mut tables = discovery.tables.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(tables.entry(target.location.clone()).or_default())
+            Arc::clone(tables.entry(location.clone()).or_default())
         };
-        let table = cell.get_or_try_init(|| async { self.open_target(target).await.map(Arc::new) }).await?;
-        Ok(Arc::clone(table))
+        let opened = cell.get_or_try_init(|| async { self.open_target(target).await.map(Arc::new) }).await;
+        if opened.is_err() {
+            // Names that lead nowhere must not pile up.
+            let mut tables = discovery.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            if tables.get(&location).is_some_and(|cell| !cell.initialized()) {
+                tables.remove(&location);
+            }
+        }
+        opened.cloned()
     }
 
     async fn open_target(&self, target: Target) -> Result<S3Table> {
@@ -165,9 +186,6 @@ impl S3SchemaProvider {
                 "without a root, a table is named by its full path, as \"s3://bucket/articles.parquet\"".into(),
             ));
         };
-        if let Some(error) = &discovery.error {
-            return Err(self.not_found(name, error.clone()));
-        }
         match discovery.names.find(name) {
             Lookup::Found { name, full_name } => Ok(Target {
                 name: name.to_owned(),
@@ -205,10 +223,6 @@ impl S3SchemaProvider {
 
     fn discovery(&self) -> Arc<Discovery> {
         Arc::clone(&self.discovery.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn replace(&self, discovery: Discovery) {
-        *self.discovery.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(discovery);
     }
 }
 

@@ -60,7 +60,10 @@ pub(crate) fn scan(
     projection: Option<&Vec<usize>>,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let store = table.store.pin(&files.iter().map(|file| file.object).collect::<Vec<_>>())?;
+    let store = match table.source {
+        ScanSource::Parquet => Arc::clone(table.store.unpinned()),
+        _ => table.store.pin(&files.iter().map(|file| file.object).collect::<Vec<_>>())?,
+    };
     store.register(state.runtime_env());
     let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
     let statistics = table_statistics(&files, table)?;

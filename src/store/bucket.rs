@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use datafusion::execution::object_store::ObjectStoreUrl;
 use object_store::aws::AmazonS3;
@@ -20,21 +21,26 @@ const STATES: usize = 32;
 /// One bucket: what listings ask, and what the stores that plans read from have in common.
 pub(crate) struct BucketStore {
     bucket: String,
-    /// The scheme of store URLs without their number, the same on every machine.
+    /// What the schemes of store URLs start with, the same on every machine.
     fingerprint: String,
     s3: Arc<AmazonS3>,
+    /// For plans whose reader knows the versions itself.
+    unpinned: Arc<PinnedStore>,
     /// The stores that plans were made with, oldest first. Guards the list only.
     pinned: Mutex<VecDeque<Arc<PinnedStore>>>,
 }
 
 impl BucketStore {
-    pub(super) fn new(bucket: &str, fingerprint: &str, s3: AmazonS3) -> Self {
-        Self {
+    pub(super) fn new(bucket: &str, fingerprint: &str, s3: AmazonS3) -> Result<Self> {
+        let s3 = Arc::new(s3);
+        let unpinned = Arc::new(PinnedStore::new(bucket, next_url(fingerprint, bucket)?, Arc::clone(&s3)));
+        Ok(Self {
             bucket: bucket.to_owned(),
             fingerprint: fingerprint.to_owned(),
-            s3: Arc::new(s3),
+            s3,
+            unpinned,
             pinned: Mutex::default(),
-        }
+        })
     }
 
     /// The bucket's name.
@@ -47,42 +53,48 @@ impl BucketStore {
         &self.s3
     }
 
+    /// A store for a plan whose reader says itself which versions it reads.
+    pub(crate) fn unpinned(&self) -> &Arc<PinnedStore> {
+        &self.unpinned
+    }
+
     /// A store for a plan, which reads these versions of these objects and no others.
     ///
     /// Plans share a store as long as they agree about the versions of objects. Where they do not, since an object was
     /// replaced between them, the later one gets a store of its own: the earlier one may still be executed.
     pub(crate) fn pin(&self, objects: &[&ObjectMeta]) -> Result<Arc<PinnedStore>> {
-        /// Numbers the stores of this process: two connectors with the same settings do not know each other's pins.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-
         let mut stores = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(store) = stores.iter().rev().find(|store| store.try_pin(objects)) {
             return Ok(Arc::clone(store));
         }
-        let scheme = format!("{}-{}", self.fingerprint, NEXT.fetch_add(1, Ordering::Relaxed));
-        let url = ObjectStoreUrl::parse(format!("{scheme}://{}", self.bucket))?;
+        let url = next_url(&self.fingerprint, &self.bucket)?;
         let store = Arc::new(PinnedStore::new(&self.bucket, url, Arc::clone(&self.s3)));
         store.try_pin(objects);
         stores.push_back(Arc::clone(&store));
         if stores.len() > STATES
             && let Some(oldest) = stores.pop_front()
         {
-            // It stays registered in the runtimes that have executed its plans.
             oldest.expire();
         }
         Ok(store)
     }
 
     /// The store that a plan names: with its pins if it was made by this connector, without them if by one elsewhere.
-    pub(super) fn named(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+    pub(super) fn named(&self, url: &Url) -> Arc<dyn ObjectStore> {
         let stores = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         let is_named = |store: &&Arc<PinnedStore>| AsRef::<Url>::as_ref(store.url()).scheme() == url.scheme();
-        if let Some(store) = stores.iter().find(is_named) {
-            return Ok(Arc::clone(store) as Arc<dyn ObjectStore>);
-        }
-        let url = ObjectStoreUrl::parse(format!("{}://{}", url.scheme(), self.bucket))?;
-        Ok(Arc::new(PinnedStore::new(&self.bucket, url, Arc::clone(&self.s3))))
+        let store = stores.iter().find(is_named).unwrap_or(&self.unpinned);
+        Arc::clone(store) as Arc<dyn ObjectStore>
     }
+}
+
+/// A URL that no other store of any connector has, in this process or, most likely, another: a plan may be executed where
+/// other plans are made.
+fn next_url(fingerprint: &str, bucket: &str) -> Result<ObjectStoreUrl> {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (process, number) = (*PROCESS, NEXT.fetch_add(1, Ordering::Relaxed));
+    Ok(ObjectStoreUrl::parse(format!("{fingerprint}-{process:016x}-{number}://{bucket}"))?)
 }
 
 impl fmt::Debug for BucketStore {

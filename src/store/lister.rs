@@ -19,21 +19,33 @@ pub(crate) struct FolderListing {
     pub(crate) objects: Vec<ObjectMeta>,
 }
 
+impl FolderListing {
+    fn add(&mut self, folder: &S3Location, page: Page) {
+        self.objects.extend(page.objects);
+        // `object_store` drops the `/` at the end of a common prefix. Some stores name the folder itself.
+        let prefixes = page.common_prefixes.iter().filter_map(|prefix| prefix.as_ref().strip_prefix(folder.key()));
+        self.folders.extend(prefixes.filter(|child| !child.is_empty()).map(str::to_owned));
+    }
+}
+
 impl BucketStore {
     /// Lists the children of a folder: one request for each 1,000 of them, whatever lies below.
     pub(crate) async fn list_folder(&self, folder: &S3Location) -> Result<FolderListing> {
         let mut listing = FolderListing::default();
         let mut pages = Pages::new(self, folder, Some("/"));
         while let Some(page) = pages.next().await? {
-            listing.objects.extend(page.objects);
-            for prefix in page.common_prefixes {
-                // `object_store` drops the `/` at the end of a common prefix. Some stores name the folder itself.
-                if let Some(child) = prefix.as_ref().strip_prefix(folder.key()).filter(|child| !child.is_empty()) {
-                    listing.folders.insert(child.to_owned());
-                }
-            }
+            listing.add(folder, page);
         }
         listing.objects.sort_by(|a, b| a.location.cmp(&b.location));
+        Ok(listing)
+    }
+
+    /// Lists the first children of a folder: one request.
+    pub(crate) async fn list_first_children(&self, folder: &S3Location) -> Result<FolderListing> {
+        let mut listing = FolderListing::default();
+        if let Some(page) = Pages::new(self, folder, Some("/")).next().await? {
+            listing.add(folder, page);
+        }
         Ok(listing)
     }
 

@@ -60,20 +60,19 @@ impl Stores {
         if let Some(store) = buckets.get(bucket) {
             return Ok(Arc::clone(store));
         }
-        let s3 = self.template.build(bucket, Transport::new(Arc::clone(&self.counters)))?;
-        let store = Arc::new(BucketStore::new(bucket, &self.fingerprint, s3));
+        let transport = Transport::new(Arc::clone(&self.counters), self.template.signs());
+        let s3 = self.template.build(bucket, transport)?;
+        let store = Arc::new(BucketStore::new(bucket, &self.fingerprint, s3)?);
         buckets.insert(bucket.to_owned(), Arc::clone(&store));
         Ok(store)
     }
 
-    /// Makes a bucket known to a DataFusion runtime as `s3://bucket`, where nobody else has claimed that, so that
-    /// `COPY … TO 's3://bucket/…'` works. Plans do not refer to it: see [`BucketStore::pin`].
+    /// Makes a bucket known to a DataFusion runtime as `s3://bucket`. Plans of tables do not refer to it: see
+    /// [`BucketStore::pin`].
     pub(crate) fn register(&self, bucket: &str, runtime: &RuntimeEnv) -> Result<()> {
-        let plain = ObjectStoreUrl::parse(format!("s3://{bucket}"))?;
-        if runtime.object_store(&plain).is_err() {
-            let store = self.bucket(bucket)?;
-            runtime.register_object_store(plain.as_ref(), Arc::clone(store.s3()) as Arc<dyn ObjectStore>);
-        }
+        let url = ObjectStoreUrl::parse(format!("s3://{bucket}"))?;
+        let store = self.bucket(bucket)?;
+        runtime.register_object_store(url.as_ref(), Arc::clone(store.s3()) as Arc<dyn ObjectStore>);
         Ok(())
     }
 
@@ -111,7 +110,7 @@ impl ObjectStoreRegistry for S3StoreRegistry {
         let registered = self.others.get_store(url);
         match url.host_str() {
             Some(bucket) if registered.is_err() && self.stores.is_own(url.scheme()) => {
-                Ok(self.stores.bucket(bucket)?.named(url)?)
+                Ok(self.stores.bucket(bucket)?.named(url))
             }
             Some(bucket) if registered.is_err() && url.scheme() == "s3" => {
                 Ok(Arc::clone(self.stores.bucket(bucket)?.s3()) as Arc<dyn ObjectStore>)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use async_trait::async_trait;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -30,12 +30,14 @@ pub(crate) struct PinnedStore {
     /// The etag that each planned object was listed with, and never another for the same object; `None` after
     /// [`expire`](Self::expire). Guards the map only.
     pins: RwLock<Option<HashMap<Path, Option<String>>>>,
+    /// The runtimes that know this store. Guards the list only.
+    runtimes: Mutex<Vec<Weak<RuntimeEnv>>>,
 }
 
 impl PinnedStore {
     /// A store without pins yet.
     pub(super) fn new(bucket: &str, url: ObjectStoreUrl, s3: Arc<AmazonS3>) -> Self {
-        Self { bucket: bucket.to_owned(), url, s3, pins: RwLock::new(Some(HashMap::new())) }
+        Self { bucket: bucket.to_owned(), url, s3, pins: RwLock::new(Some(HashMap::new())), runtimes: Mutex::default() }
     }
 
     /// The URL that plans name this store by.
@@ -44,10 +46,14 @@ impl PinnedStore {
     }
 
     /// Makes this store known to the runtime that will execute a plan.
-    pub(crate) fn register(self: &Arc<Self>, runtime: &RuntimeEnv) {
-        if runtime.object_store(&self.url).is_err() {
-            runtime.register_object_store(self.url.as_ref(), Arc::clone(self) as Arc<dyn ObjectStore>);
+    pub(crate) fn register(self: &Arc<Self>, runtime: &Arc<RuntimeEnv>) {
+        let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        if runtimes.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(runtime))) {
+            return;
         }
+        runtimes.retain(|known| known.strong_count() > 0);
+        runtimes.push(Arc::downgrade(runtime));
+        runtime.register_object_store(self.url.as_ref(), Arc::clone(self) as Arc<dyn ObjectStore>);
     }
 
     /// Binds later reads of these objects to these versions, unless one of them is bound to another.
@@ -57,23 +63,32 @@ impl PinnedStore {
         if objects.iter().any(|object| pins.get(&object.location).is_some_and(|etag| *etag != object.e_tag)) {
             return false;
         }
-        pins.extend(objects.iter().map(|object| (object.location.clone(), object.e_tag.clone())));
+        for object in objects {
+            if !pins.contains_key(&object.location) {
+                pins.insert(object.location.clone(), object.e_tag.clone());
+            }
+        }
         true
     }
 
-    /// Forgets the pins; reads fail from now on.
+    /// Forgets the pins, and leaves the runtimes. A read of what was opened before fails from now on.
     pub(super) fn expire(&self) {
         *self.pins.write().unwrap_or_else(PoisonError::into_inner) = None;
+        for runtime in self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if let Some(runtime) = runtime.upgrade() {
+                runtime.deregister_object_store(self.url.as_ref()).ok();
+            }
+        }
     }
 
     /// The etag that an object is bound to, if it is.
     fn pinned(&self, location: &Path) -> object_store::Result<Option<String>> {
         match &*self.pins.read().unwrap_or_else(PoisonError::into_inner) {
             Some(pins) => Ok(pins.get(location).cloned().flatten()),
-            None => {
-                let changed = Error::ObjectChanged { location: self.name(location) };
-                Err(object_store::Error::Precondition { path: location.to_string(), source: Box::new(changed) })
-            }
+            None => Err(object_store::Error::Generic {
+                store: "S3",
+                source: "the plan is older than many changes of the bucket; plan the query again".into(),
+            }),
         }
     }
 

@@ -43,11 +43,11 @@ impl Sub for RequestCounts {
 
     fn sub(self, earlier: Self) -> Self {
         Self {
-            list: self.list - earlier.list,
-            get: self.get - earlier.get,
-            head: self.head - earlier.head,
-            other: self.other - earlier.other,
-            bytes: self.bytes - earlier.bytes,
+            list: self.list.saturating_sub(earlier.list),
+            get: self.get.saturating_sub(earlier.get),
+            head: self.head.saturating_sub(earlier.head),
+            other: self.other.saturating_sub(earlier.other),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
         }
     }
 }
@@ -84,8 +84,9 @@ impl Counters {
         }
     }
 
-    fn count(&self, request: &HttpRequest) {
+    fn count(&self, request: &HttpRequest, is_s3: bool) {
         let counter = match request.method().as_str() {
+            _ if !is_s3 => &self.other,
             "GET" if is_list(request) => &self.list,
             "GET" => &self.get,
             "HEAD" => &self.head,
@@ -99,19 +100,21 @@ impl Counters {
 #[derive(Debug)]
 pub(crate) struct Transport {
     counters: Arc<Counters>,
+    signs: bool,
     inner: ReqwestConnector,
 }
 
 impl Transport {
-    pub(crate) fn new(counters: Arc<Counters>) -> Self {
-        Self { counters, inner: ReqwestConnector::default() }
+    /// `signs` says whether requests to S3 are signed.
+    pub(crate) fn new(counters: Arc<Counters>, signs: bool) -> Self {
+        Self { counters, signs, inner: ReqwestConnector::default() }
     }
 }
 
 impl HttpConnector for Transport {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = self.inner.connect(options)?;
-        Ok(HttpClient::new(CountingService { client, counters: Arc::clone(&self.counters) }))
+        Ok(HttpClient::new(CountingService { client, counters: Arc::clone(&self.counters), signs: self.signs }))
     }
 }
 
@@ -119,12 +122,15 @@ impl HttpConnector for Transport {
 struct CountingService {
     client: HttpClient,
     counters: Arc<Counters>,
+    signs: bool,
 }
 
 #[async_trait]
 impl HttpService for CountingService {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        self.counters.count(&request);
+        // Of signed requests, only those for credentials do not say what they hash.
+        let is_s3 = !self.signs || request.headers().contains_key("x-amz-content-sha256");
+        self.counters.count(&request, is_s3);
         let is_list = is_list(&request);
         let response = self.client.execute(request).await?;
         let counters = Arc::clone(&self.counters);

@@ -279,7 +279,7 @@ mod tests {
         for (text, is_whole, expected) in [
             ("a,b\n1,x\n2,y\n", true, "a Int64, b Utf8"),
             ("a,b\n1,x\n2.5", false, "a Int64, b Utf8"),
-            ("a,b\n1,\"x\n9", false, "a Utf8, b Utf8"),
+            ("a,b\n1,\"x\n9", false, "a Null, b Null"),
             ("a,b\n1,\n2,\n", true, "a Int64, b Null"),
             ("a,b\n", true, "a Null, b Null"),
             ("a,b\n1,5\" pipe\n2,3\" pipe\n3,4\" pi", false, "a Int64, b Utf8"),

@@ -101,8 +101,14 @@ pub(crate) fn is_hidden(segment: &str) -> bool {
     segment.starts_with('.') || (segment.starts_with('_') && !segment.contains('='))
 }
 
-/// Which lake format has marked the folder that holds this key, and by what.
-pub(crate) fn lake_format(key: &str) -> Option<&'static str> {
+/// Which lake format has marked a folder that holds this key, at any depth.
+fn lake_format(key: &str) -> Option<&'static str> {
+    let below = key.match_indices('/').map(|(slash, _)| &key[slash + 1..]);
+    std::iter::once(key).chain(below).find_map(lake_mark)
+}
+
+/// Which lake format has marked the folder that this key is relative to.
+fn lake_mark(key: &str) -> Option<&'static str> {
     let mut segments = key.split('/');
     let (first, second) = (segments.next()?, segments.next()?);
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -119,6 +125,18 @@ pub(crate) fn lake_format(key: &str) -> Option<&'static str> {
     }
 }
 
+/// Which lake format has marked a folder that has these children, as far as their names tell.
+pub(crate) fn lake_format_of<'a>(mut folders: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
+    let has = |name: &str| folders.clone().any(|folder| folder == name);
+    if has("metadata") && has("data") {
+        return Some("Iceberg");
+    }
+    folders.find_map(|folder| match folder {
+        "_versions" => Some("Lance"),
+        folder => lake_mark(&format!("{folder}/")),
+    })
+}
+
 /// Lays out the objects below a table's folder. The result does not depend on their order.
 pub(crate) fn lay_out(objects: &[Listed<'_>], subfolders: Subfolders) -> Result<Layout, LayoutError> {
     if objects.is_empty() {
@@ -127,7 +145,7 @@ pub(crate) fn lay_out(objects: &[Listed<'_>], subfolders: Subfolders) -> Result<
     if let Some((format, marker)) =
         objects.iter().filter_map(|o| Some((lake_format(o.key)?, o.key))).min_by_key(|m| m.1)
     {
-        return Err(LayoutError::Lake { format, marker: marker.to_owned() });
+        return Err(LayoutError::Lake { format, marker: format!("\"{marker}\"") });
     }
     let mut candidates: Vec<(usize, Option<Ignored>)> =
         objects.iter().enumerate().map(|(index, object)| (index, ignored(object.key, object.size))).collect();
@@ -217,7 +235,7 @@ impl LayoutError {
                 )
             }
             Self::Lake { format, marker } => format!(
-                "it is a table of {format} (\"{marker}\"), whose files are not all live rows; read it with a reader for {format}"
+                "it is a table of {format}, as {marker} shows: its files are not all live rows; read it with a reader for {format}"
             ),
             Self::Namespace { folders } => {
                 let shown: Vec<String> = folders.iter().take(5).map(|folder| format!("{location}{folder}/")).collect();
@@ -302,7 +320,7 @@ mod tests {
 
     #[test]
     fn keys_that_make_no_table_say_why() {
-        let cases: [(&[&str], &str); 12] = [
+        let cases: [(&[&str], &str); 13] = [
             (&[], "nothing lies there"),
             (&["_SUCCESS0", "x.csv0"], "all of its 2 objects are ignored"),
             (&["_delta_log/1.json", "a.parquet"], "Delta Lake"),
@@ -310,6 +328,7 @@ mod tests {
             (&["metadata/v1.metadata.json", "data/a.parquet"], "Iceberg"),
             (&["_versions/1.manifest", "data/a.lance"], "Lance"),
             (&["delta_1_1/bucket_1", "base_2/bucket_1"], "Hive ACID"),
+            (&["a/_delta_log/1.json", "a/x.parquet"], "Delta Lake"),
             (&["a/x.csv", "b/x.csv"], "as \"s3://b/t/a/\" or \"s3://b/t/b/\""),
             (&["x.csv", "b/x.csv"], "\"b/x.csv\" lies in a folder"),
             (&["x.csv", "x.parquet"], "\"x.csv\" is CSV, \"x.parquet\" is Parquet"),

@@ -51,7 +51,6 @@ pub struct S3Table {
     name: String,
     location: S3Location,
     snapshot: Snapshot,
-    stores: Arc<Stores>,
     scan: ScanTable,
 }
 
@@ -96,13 +95,7 @@ impl Opener {
             is_compressed: inferred.file_type.compression != CompressionTypeVariant::UNCOMPRESSED,
             is_complete: inferred.is_complete,
         };
-        Ok(S3Table {
-            name: name.to_owned(),
-            location: location.clone(),
-            snapshot,
-            stores: Arc::clone(&self.stores),
-            scan,
-        })
+        Ok(S3Table { name: name.to_owned(), location: location.clone(), snapshot, scan })
     }
 }
 
@@ -164,7 +157,6 @@ impl TableProvider for S3Table {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        self.stores.register(self.location.bucket(), state.runtime_env())?;
         let columns = &self.snapshot.partition_fields;
         let decided: Vec<&Expr> = filters.iter().filter(|filter| partition::is_decided(filter, columns)).collect();
         let values = self.snapshot.files.iter().map(|file| file.partition_values.as_slice());

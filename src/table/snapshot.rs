@@ -55,10 +55,10 @@ impl Snapshot {
             objects.extend(page.objects);
             if is_first && page.is_truncated {
                 // A folder of folders may hold millions of objects: its first page shows that it is none of ours.
-                if let Err(error @ (LayoutError::Namespace { .. } | LayoutError::Lake { .. })) =
-                    layout::lay_out(&listed(folder, &objects), subfolders)
-                {
-                    return Err(not_a_table(folder, &error));
+                match layout::lay_out(&listed(folder, &objects), subfolders) {
+                    Err(LayoutError::Namespace { .. }) => return Err(namespace(store, folder).await?),
+                    Err(error @ LayoutError::Lake { .. }) => return Err(not_a_table(folder, &error)),
+                    _ => {}
                 }
             }
         }
@@ -86,6 +86,19 @@ impl Snapshot {
         });
         Ok(Self { file_type: laid_out.file_type, files: files.collect(), partition_fields })
     }
+}
+
+/// The error for a folder of folders, from the first of these: Iceberg's mark comes after all of its data.
+async fn namespace(store: &BucketStore, folder: &S3Location) -> Result<Error> {
+    let folders: Vec<String> = store.list_first_children(folder).await?.folders.into_iter().collect();
+    let error = match layout::lake_format_of(folders.iter().map(String::as_str)) {
+        Some(format) => LayoutError::Lake { format, marker: "its folders".to_owned() },
+        None => {
+            let is_shown = |folder: &String| !layout::is_hidden(folder);
+            LayoutError::Namespace { folders: folders.into_iter().filter(is_shown).collect() }
+        }
+    };
+    Ok(not_a_table(folder, &error))
 }
 
 fn not_a_table(folder: &S3Location, error: &LayoutError) -> Error {

@@ -169,3 +169,26 @@ async fn a_denied_folder_hides_no_schema() {
     assert_eq!(shown, ["open"]);
     assert!(rows(&ctx, "SELECT schema_name FROM information_schema.schemata").await.contains(&"secret".to_owned()));
 }
+
+#[tokio::test]
+async fn a_failed_refresh_of_one_folder_keeps_its_tables() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&broken);
+    let strikes = move |request: &FaultRequest<'_>| {
+        switch.load(Ordering::SeqCst) && request.operation == Operation::List && request.key == "lake/a/"
+    };
+    let testbed = faulty(respond(200, "text/html", HTML), false, strikes).await;
+    for folder in ["a", "b"] {
+        testbed.put("testbed", &format!("lake/{folder}/t.csv"), "id\n1\n").await.unwrap();
+    }
+    let s3 = connector(&testbed).with_root("s3://testbed/lake").build().unwrap();
+    let ctx = session();
+    s3.register_catalog(&ctx, "lake").await.unwrap();
+    broken.store(true, Ordering::SeqCst);
+    testbed.put("testbed", "lake/b/new.csv", "id\n2\n").await.unwrap();
+    testbed.put("testbed", "lake/c/t.csv", "id\n3\n").await.unwrap();
+    assert!(s3.refresh().await.is_err());
+    for (table, id) in [("a.t", "1"), ("b.t", "1"), ("b.new", "2"), ("c.t", "3")] {
+        assert_eq!(rows(&ctx, &format!("SELECT id FROM lake.{table}")).await, [id], "{table}");
+    }
+}

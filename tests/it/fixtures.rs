@@ -182,6 +182,7 @@ async fn formats() -> Objects {
         ("pretty.json", "[\n  {\n    \"id\": 1,\n    \"name\": \"[}\"\n  },\n  {\n    \"id\": 2\n  }\n]\n"),
         ("widened_csv/part-0.csv", "id,price\n1,2\n"),
         ("widened_csv/part-1.csv", "id,price\n2,2.5\n"),
+        ("widened_csv/part-2.csv", "id,price\n"),
         ("widened_json/part-0.json", "{\"id\":1,\"price\":2}\n"),
         ("widened_json/part-1.json", "{\"price\":2.5,\"id\":2,\"extra\":\"x\"}\n"),
     ]));
@@ -367,6 +368,7 @@ async fn errors() -> Objects {
         ("notes.txt", "what is this\n"),
         ("csv_named_parquet.parquet", "id,name\n1,Apfel\n2,Birne\n"),
         ("tiny.parquet", "PAR1"),
+        ("long_footer.parquet", "????????????PAR1"),
         ("encrypted.parquet", "PARE????????PARE"),
         ("csv_named_arrow.arrow", "id,name\n1,Apfel\n"),
         ("csv_named_avro.avro", "id,name\n1,Apfel\n"),
@@ -416,6 +418,9 @@ async fn errors() -> Objects {
         ("mixed_gz/part-1.csv.gz".into(), gzipped),
         ("one_bad/part-0.parquet".into(), whole.clone()),
         ("one_bad/part-1.parquet".into(), whole.slice(..whole.len() - 10)),
+        ("swapped_arrow/part-0.arrow".into(), arrow_file(&rows)),
+        ("swapped_arrow/part-1.arrow".into(), arrow_file(&reversed(&rows))),
+        ("clash_arrow/id=1/part-0.arrow".into(), arrow_file(&rows)),
         ("types/part-0.parquet".into(), whole),
         ("types/part-1.parquet".into(), parquet(&RecordBatch::try_from_iter([("id", text_id)]).unwrap())),
     ]);
@@ -469,6 +474,12 @@ fn json_array(rows: &RecordBatch) -> Bytes {
     writer.write(rows).unwrap();
     writer.finish().unwrap();
     file.into()
+}
+
+/// The same columns in the other order.
+fn reversed(rows: &RecordBatch) -> RecordBatch {
+    let order: Vec<usize> = (0..rows.num_columns()).rev().collect();
+    rows.project(&order).unwrap()
 }
 
 fn arrow_file(rows: &RecordBatch) -> Bytes {

@@ -103,6 +103,10 @@ async fn run(arguments: &Arguments, matches: &ArgMatches) -> Result<(), Failure>
     let scripts = scripts(arguments, matches)?;
     let ctx = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
     s3.register(&ctx, &arguments.name).await?;
+    if s3.root().is_some() {
+        // For COPY … TO: whoever runs the shell has the credentials anyway.
+        s3.register_object_store(&ctx)?;
+    }
     for script in scripts {
         // The whole text is parsed before its first statement runs: nothing is half done because of a typing error.
         for statement in parse(&ctx, &script)? {
