@@ -67,22 +67,37 @@ pub(crate) fn scan(
     store.register(state.runtime_env());
     let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
     let statistics = table_statistics(&files, table)?;
+    let target_partitions = state.config().target_partitions();
     // Files are read one after the other until there are enough rows: a few rows are not worth a request to every file.
     let is_short = limit.is_some_and(|limit| limit <= state.config().batch_size());
-    let groups = FileGroup::new(files).split_files(if is_short { 1 } else { state.config().target_partitions() });
+    let groups = if is_short { 1 } else { file_groups(&files, target_partitions) };
     // DataFusion would split arrays, which it then cannot read, and compressed lines by their compressed sizes.
     let is_misread =
         matches!(table.source, ScanSource::Json { newline_delimited } if table.is_compressed || !newline_delimited);
-    // A declared partitioning keeps it from splitting files.
-    let whole_files = (is_short || is_misread).then(|| Partitioning::UnknownPartitioning(groups.len()));
+    // A declared partitioning keeps DataFusion from making as many groups as it wants partitions.
+    let is_declared = is_short || is_misread || groups > target_partitions;
+    let groups = FileGroup::new(files).split_files(groups);
+    let declared = is_declared.then(|| Partitioning::UnknownPartitioning(groups.len()));
     let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table))
-        .with_output_partitioning(whole_files)
+        .with_output_partitioning(declared)
         .with_file_groups(groups)
         .with_statistics(statistics)
         .with_projection_indices(projection.cloned())?
         .with_limit(limit)
         .build();
     Ok(DataSourceExec::from_data_source(config))
+}
+
+/// How many groups of files are read at the same time: one for each partition that DataFusion wants, and more where files
+/// are small, since the answer of S3 then takes longer than decoding it. What is in flight stays bounded.
+fn file_groups(files: &[PartitionedFile], target_partitions: usize) -> usize {
+    const FILES_IN_FLIGHT: u64 = 64;
+    const BYTES_IN_FLIGHT: u64 = 64 * 1024 * 1024;
+    let count = files.len() as u64;
+    let bytes: u64 = files.iter().map(|file| file.object_meta.size).sum();
+    let average = (bytes / count.max(1)).max(1);
+    let in_flight = count.min(FILES_IN_FLIGHT).min(BYTES_IN_FLIGHT / average);
+    target_partitions.max(in_flight as usize)
 }
 
 fn file_source(state: &dyn Session, table: &ScanTable) -> Arc<dyn FileSource> {
@@ -150,5 +165,28 @@ fn table_statistics(files: &[PartitionedFile], table: &ScanTable) -> Result<Stat
     match known {
         Some(known) if !known.is_empty() => Statistics::try_merge_iter(known, schema),
         _ => Ok(Statistics::new_unknown(schema)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_are_read_many_at_a_time() {
+        const MIB: u64 = 1024 * 1024;
+        for (count, size, expected) in [
+            (1, 100, 4),
+            (3, 100, 4),
+            (40, 100, 40),
+            (1_000, 54_000, 64),
+            (1_000, MIB, 64),
+            (1_000, 4 * MIB, 16),
+            (1_000, 100 * MIB, 4),
+            (10, 0, 10),
+        ] {
+            let files: Vec<_> = (0..count).map(|file| PartitionedFile::new(file.to_string(), size)).collect();
+            assert_eq!(file_groups(&files, 4), expected, "{count} files of {size} bytes");
+        }
     }
 }

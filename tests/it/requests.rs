@@ -109,6 +109,26 @@ async fn a_few_rows_of_many_files_are_read_from_the_first_files() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn small_files_are_read_many_at_a_time() {
+    let testbed = Testbed::builder().latency(std::time::Duration::from_millis(50)).start().await.unwrap();
+    for part in 0..100_i64 {
+        testbed.put("testbed", &format!("shop/t/{part:02}.parquet"), parquet(&batch(part * 2, 2))).await.unwrap();
+    }
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+    let s3 = connector(&testbed).with_root("s3://testbed/shop").build().unwrap();
+    s3.register(&ctx, "s3").await.unwrap();
+    s3.table("t").await.unwrap();
+    testbed.reset_log();
+    assert_eq!(rows(&ctx, "SELECT sum(id) FROM s3.t").await, ["19900"]);
+    assert_eq!(sent(&testbed), (0, 198, 0), "98 footers, and the columns of 100 files");
+    // Two partitions alone would never have more than two.
+    let log = testbed.log();
+    let open = |at| log.iter().filter(|r| r.started <= at && at < r.started + r.elapsed).count();
+    let most = log.iter().map(|r| open(r.started)).max();
+    assert!(most > Some(8), "{most:?} in flight");
+}
+
 #[tokio::test]
 async fn every_header_of_a_folder_of_csv_is_looked_at() {
     let testbed = Testbed::start().await.unwrap();
