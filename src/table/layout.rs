@@ -125,16 +125,14 @@ fn lake_mark(key: &str) -> Option<&'static str> {
     }
 }
 
-/// Which lake format has marked a folder that has these children, as far as their names tell.
-pub(crate) fn lake_format_of<'a>(mut folders: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
-    let has = |name: &str| folders.clone().any(|folder| folder == name);
-    if has("metadata") && has("data") {
-        return Some("Iceberg");
-    }
-    folders.find_map(|folder| match folder {
+/// Which lake format has marked a folder that has a child folder of this name, where no other folder would have it.
+pub(crate) fn lake_format_of_child(folder: &str) -> Option<&'static str> {
+    match folder {
+        "_delta_log" => Some("Delta Lake"),
+        ".hoodie" => Some("Hudi"),
         "_versions" => Some("Lance"),
-        folder => lake_mark(&format!("{folder}/")),
-    })
+        _ => None,
+    }
 }
 
 /// Lays out the objects below a table's folder. The result does not depend on their order.

@@ -90,13 +90,12 @@ impl Snapshot {
 
 /// The error for a folder of folders, from the first of these: Iceberg's mark comes after all of its data.
 async fn namespace(store: &BucketStore, folder: &S3Location) -> Result<Error> {
-    let folders: Vec<String> = store.list_first_children(folder).await?.folders.into_iter().collect();
-    let error = match layout::lake_format_of(folders.iter().map(String::as_str)) {
-        Some(format) => LayoutError::Lake { format, marker: "its folders".to_owned() },
-        None => {
-            let is_shown = |folder: &String| !layout::is_hidden(folder);
-            LayoutError::Namespace { folders: folders.into_iter().filter(is_shown).collect() }
-        }
+    let folders = store.list_first_children(folder).await?.folders;
+    let error = if folders.contains("metadata") && folders.contains("data") {
+        LayoutError::Lake { format: "Iceberg", marker: "metadata/ beside data/".to_owned() }
+    } else {
+        let is_shown = |folder: &String| !layout::is_hidden(folder);
+        LayoutError::Namespace { folders: folders.into_iter().filter(is_shown).collect() }
     };
     Ok(not_a_table(folder, &error))
 }
