@@ -72,8 +72,8 @@ impl fmt::Display for NotShown {
 impl Names {
     /// Names the children of the folder whose key is `folder`.
     pub(crate) fn new(folder: &str, listing: FolderListing) -> Self {
-        let mut names = Self::default();
-        names.lake = listing.folders.iter().find_map(|folder| layout::lake_format_of_child(folder));
+        let lake = listing.folders.iter().find_map(|folder| layout::lake_format_of_child(folder));
+        let mut names = Self { lake, ..Self::default() };
         let mut by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for child in listing.folders {
             let full_name = format!("{child}/");
