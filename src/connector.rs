@@ -105,7 +105,6 @@ impl S3Connector {
             known.unwrap_or_else(|| Arc::new(S3CatalogProvider::new(root.clone(), Arc::clone(&self.opener))));
         provider.refresh().await?;
         let provider = Arc::clone(self.catalog.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(provider));
-        self.opener.stores.register(root.bucket(), &ctx.runtime_env())?;
         ctx.register_catalog(catalog, provider);
         Ok(())
     }

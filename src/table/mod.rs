@@ -104,7 +104,7 @@ fn names(fields: &Fields) -> String {
 }
 
 impl S3Table {
-    /// The name that the table was opened by.
+    /// The name that the table was first opened by: its table name, a full name or a full path.
     pub fn name(&self) -> &str {
         &self.name
     }

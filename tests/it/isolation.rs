@@ -5,7 +5,7 @@ use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_s3_testbed::{Identity, Testbed};
 
-use crate::harness::{batch, connector, error, parquet, registered, rows, session};
+use crate::harness::{batch, connector, error, parquet, query, registered, rows, session};
 
 const SECRET: &str = "geheim-secret-access-key";
 const TOKEN: &str = "geheim-session-token";
@@ -154,6 +154,31 @@ async fn a_root_confines_without_a_request() {
     }
     assert_eq!(testbed.counts().requests(), 0, "{:?}", testbed.log());
     assert_eq!(rows(&ctx, "SELECT id FROM s3.\"s3://testbed/data/t.csv\"").await, ["1"]);
+}
+
+#[tokio::test]
+async fn registering_gives_a_session_no_store_of_the_whole_bucket() {
+    let testbed = Testbed::start().await.unwrap();
+    for key in ["lake/shop/t.csv", "lake/shop/c.parquet", "outside.csv"] {
+        let body = if key.ends_with(".csv") { "id\n1\n".into() } else { parquet(&batch(1, 1)) };
+        testbed.put("testbed", key, body).await.unwrap();
+    }
+    let outside = "CREATE EXTERNAL TABLE outside STORED AS CSV LOCATION 's3://testbed/outside.csv'";
+    let (as_schema, as_catalog) = (session(), session());
+    connector(&testbed).with_root("s3://testbed/lake/shop").build().unwrap().register(&as_schema, "s3").await.unwrap();
+    let lake = connector(&testbed).with_root("s3://testbed/lake").build().unwrap();
+    lake.register_catalog(&as_catalog, "lake").await.unwrap();
+    for (ctx, tables) in [(&as_schema, ["s3.t", "s3.c"]), (&as_catalog, ["lake.shop.t", "lake.shop.c"])] {
+        for table in tables {
+            assert_eq!(rows(ctx, &format!("SELECT id FROM {table}")).await, ["1"], "{table}");
+        }
+        testbed.reset_log();
+        let message = error(ctx, outside).await;
+        assert!(message.contains("No suitable object store"), "{message}");
+        assert_eq!(testbed.counts().requests(), 0);
+    }
+    lake.register_object_store(&as_catalog).unwrap();
+    query(&as_catalog, outside).await.unwrap();
 }
 
 #[tokio::test]
