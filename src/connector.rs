@@ -1,6 +1,7 @@
 //! [`S3Connector`]: from an S3 root to tables in a DataFusion session.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreRegistry;
@@ -261,6 +262,34 @@ impl S3ConnectorBuilder {
     #[must_use]
     pub fn with_subfolders(mut self, subfolders: Subfolders) -> Self {
         self.settings.subfolders = subfolders;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::listing_ttl`].
+    #[must_use]
+    pub fn with_listing_ttl(mut self, ttl: Duration) -> Self {
+        self.settings.listing_ttl = ttl;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::requests_in_flight`].
+    #[must_use]
+    pub fn with_requests_in_flight(mut self, requests: usize) -> Self {
+        self.settings.requests_in_flight = requests;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::bytes_in_flight`].
+    #[must_use]
+    pub fn with_bytes_in_flight(mut self, bytes: u64) -> Self {
+        self.settings.bytes_in_flight = bytes;
+        self
+    }
+
+    /// Sets [`ConnectorSettings::cache_bytes`].
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes: u64) -> Self {
+        self.settings.cache_bytes = bytes;
         self
     }
 

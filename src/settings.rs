@@ -1,6 +1,7 @@
 //! [`ConnectorSettings`]: what a person says about a connector. Plain values; nothing here does I/O.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::location::{S3Location, redact};
@@ -33,6 +34,17 @@ pub struct ConnectorSettings {
     pub virtual_host: bool,
     /// What a folder inside a table's folder means when it is not `key=value`.
     pub subfolders: Subfolders,
+    /// How long a listing is believed; 60 s unless set. A table whose listing is older is listed again by the next query
+    /// that names it, and zero lists for every query. What a listing shows to be unchanged is not read again.
+    pub listing_ttl: Duration,
+    /// How many requests to one bucket may be in flight at a time, whatever the number of cores; 64 unless set.
+    pub requests_in_flight: usize,
+    /// Bytes that a scan tries to keep in flight; 128 MiB unless set. It decides how many files and row groups are read
+    /// at the same time beyond one for each partition that DataFusion wants.
+    pub bytes_in_flight: u64,
+    /// Bytes of memory that the connector's caches may take (footers, small objects, heads and tails of files); 256 MiB
+    /// unless set, and zero keeps nothing.
+    pub cache_bytes: u64,
     /// Whether the `AWS_*` environment fills in what is not set here.
     pub environment: bool,
 }
@@ -51,6 +63,10 @@ impl Default for ConnectorSettings {
             allow_http: false,
             virtual_host: false,
             subfolders: Subfolders::default(),
+            listing_ttl: Duration::from_secs(60),
+            requests_in_flight: 64,
+            bytes_in_flight: 128 * 1024 * 1024,
+            cache_bytes: 256 * 1024 * 1024,
             environment: true,
         }
     }
@@ -71,6 +87,10 @@ impl fmt::Debug for ConnectorSettings {
             .field("allow_http", &self.allow_http)
             .field("virtual_host", &self.virtual_host)
             .field("subfolders", &self.subfolders)
+            .field("listing_ttl", &self.listing_ttl)
+            .field("requests_in_flight", &self.requests_in_flight)
+            .field("bytes_in_flight", &self.bytes_in_flight)
+            .field("cache_bytes", &self.cache_bytes)
             .field("environment", &self.environment)
             .finish()
     }
@@ -108,6 +128,9 @@ impl ConnectorSettings {
         }
         if self.anonymous && self.access_key_id.is_some() {
             return invalid("anonymous", "unsigned requests and an access key exclude each other; drop one of them");
+        }
+        if self.requests_in_flight == 0 {
+            return invalid("requests_in_flight", "nothing could be read with none; set 1 or more");
         }
         if let Some(endpoint) = &self.endpoint {
             // The environment may allow plain HTTP, too: that is checked where it is read.
@@ -176,6 +199,7 @@ mod tests {
                 },
                 "anonymous",
             ),
+            (ConnectorSettings { requests_in_flight: 0, ..base() }, "requests_in_flight"),
             (ConnectorSettings { endpoint: Some("minio:9000".into()), ..base() }, "endpoint"),
             (ConnectorSettings { endpoint: Some("https://a:b@minio".into()), ..base() }, "user or password"),
             (ConnectorSettings { root: Some("lake/shop".into()), ..base() }, "lake/shop"),
