@@ -10,9 +10,9 @@ use datafusion::prelude::SessionContext;
 use crate::catalog::{S3CatalogProvider, S3SchemaProvider};
 use crate::error::{Error, Result};
 use crate::location::S3Location;
-use crate::scan::FooterCache;
+use crate::scan::{FooterCache, InFlight};
 use crate::settings::{ConnectorSettings, Secret, Subfolders};
-use crate::store::{RequestCounts, S3StoreRegistry, Stores};
+use crate::store::{CacheUse, RequestCounts, S3StoreRegistry, Stores};
 use crate::table::{Opener, S3Table};
 
 /// A source of tables: every file and every folder of files under an S3 root.
@@ -173,11 +173,27 @@ impl S3Connector {
         self.opener.stores.counts()
     }
 
+    /// How often the connector's caches had what was asked of them, and how much they hold.
+    pub fn cache_counts(&self) -> CacheCounts {
+        CacheCounts { footers: self.opener.footers.usage(), objects: self.opener.stores.cached_objects() }
+    }
+
     /// A registry that builds the store of any bucket on first use, with this connector's settings. Give it to the
     /// `RuntimeEnv` of a process that executes plans of this connector without having planned them.
     pub fn object_store_registry(&self) -> Arc<dyn ObjectStoreRegistry> {
         Arc::new(S3StoreRegistry::new(Arc::clone(&self.opener.stores)))
     }
+}
+
+/// What the caches of a connector did since it was built. All sessions share them; what they keep is bound to the version
+/// of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CacheCounts {
+    /// Parquet footers with their page index.
+    pub footers: CacheUse,
+    /// Small objects, and the starts and ends of others. A hit is a read that needed no request.
+    pub objects: CacheUse,
 }
 
 /// Builds an [`S3Connector`]. Takes everything, and fails in [`build`](Self::build).
@@ -309,8 +325,9 @@ impl S3ConnectorBuilder {
         let root = self.settings.validate()?;
         let opener = Arc::new(Opener {
             stores: Arc::new(Stores::try_new(&self.settings)?),
-            footers: Arc::new(FooterCache::default()),
+            footers: Arc::new(FooterCache::new(self.settings.cache_bytes / 2)?),
             subfolders: self.settings.subfolders,
+            in_flight: InFlight { requests: self.settings.requests_in_flight, bytes: self.settings.bytes_in_flight },
         });
         let tables = Arc::new(S3SchemaProvider::new(root.clone(), Arc::clone(&opener)));
         Ok(S3Connector { name: self.settings.name, root, opener, tables, catalog: Arc::default() })

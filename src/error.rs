@@ -1,5 +1,7 @@
 //! The errors of this crate: one public enum, a variant only where the user acts differently.
 
+use std::sync::Arc;
+
 use datafusion::error::DataFusionError;
 
 /// A result whose error is [`Error`].
@@ -124,7 +126,7 @@ pub enum Error {
         /// The bucket, folder or object.
         location: String,
         /// The error of the HTTP client or of S3.
-        source: object_store::Error,
+        source: Arc<object_store::Error>,
     },
 
     /// An error of DataFusion itself, as when a query of `head` fails.
@@ -140,12 +142,12 @@ impl Error {
     pub(crate) fn from_store(
         operation: &'static str,
         location: impl Into<String>,
-        source: object_store::Error,
+        source: impl Into<Arc<object_store::Error>>,
     ) -> Self {
-        let location = location.into();
+        let (location, source) = (location.into(), source.into());
         let text = source.to_string();
         let code = s3_code(&text);
-        match (&source, code) {
+        match (&*source, code) {
             (_, Some("NoSuchBucket")) => Self::NotFound {
                 operation,
                 location,

@@ -39,9 +39,9 @@ mod settings;
 mod store;
 mod table;
 
-pub use connector::{S3Connector, S3ConnectorBuilder};
+pub use connector::{CacheCounts, S3Connector, S3ConnectorBuilder};
 pub use error::{Error, Result};
 pub use location::S3Location;
 pub use settings::{ConnectorSettings, Secret, Subfolders};
-pub use store::RequestCounts;
+pub use store::{CacheUse, RequestCounts};
 pub use table::S3Table;

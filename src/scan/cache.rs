@@ -2,101 +2,50 @@
 //!
 //! DataFusion's own cache of footers is keyed by path, without bucket or etag; this one is keyed by both.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use object_store::ObjectMeta;
-use object_store::path::Path;
 use parquet::DecodeResult;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder};
-use tokio::sync::OnceCell;
 
-use super::reader::read_range;
+use super::reader::{read_end, read_range};
 use crate::error::{Error, Result};
-use crate::store::BucketStore;
+use crate::store::{BucketStore, ByteCache, CacheUse, End, ObjectVersion, Sized64};
 
-/// Bytes at the end of a file that the first read fetches: enough for most footers with their page index.
-const FIRST_READ: u64 = 512 * 1024;
+/// Bytes at the end of a file that the first read fetches: enough for most footers with their page index. A smaller file is
+/// fetched as a whole.
+pub(crate) const FIRST_READ: u64 = 512 * 1024;
 
-/// Memory that cached footers may take.
-const CAPACITY: usize = 128 * 1024 * 1024;
-
-type Footer = Arc<OnceCell<Arc<ParquetMetaData>>>;
-
-/// A version of an object: where it is, and what a listing said of it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    bucket: String,
-    path: Path,
-    size: u64,
-    e_tag: Option<String>,
-    /// In microseconds since 1970; decides where the store gives no etag.
-    last_modified: i64,
-}
-
-/// Footers (with page index) by object version; each is read once, however many ask for it at the same time.
-#[derive(Debug, Default)]
-pub(crate) struct FooterCache {
-    /// Guards the map only: reading a footer happens in its cell.
-    entries: Mutex<Entries>,
-}
-
-#[derive(Debug, Default)]
-struct Entries {
-    footers: HashMap<Key, (Footer, usize)>,
-    /// Keys of footers that are counted in `bytes`, oldest first.
-    order: VecDeque<Key>,
-    bytes: usize,
-}
-
-impl FooterCache {
-    /// The footer of a listed object. Costs one GET where it is not cached; where footer and page index
-    /// exceed the first read, one more for each.
-    pub(crate) async fn get(&self, store: &BucketStore, object: &ObjectMeta) -> Result<Arc<ParquetMetaData>> {
-        let key = Key {
-            bucket: store.bucket().to_owned(),
-            path: object.location.clone(),
-            size: object.size,
-            e_tag: object.e_tag.clone(),
-            last_modified: object.last_modified.timestamp_micros(),
-        };
-        let cell = {
-            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(&entries.footers.entry(key.clone()).or_default().0)
-        };
-        let loaded = cell.get_or_try_init(|| read_footer(store, object)).await;
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        match loaded {
-            Ok(footer) => {
-                entries.admit(&key, footer.memory_size());
-                Ok(Arc::clone(footer))
-            }
-            Err(error) => {
-                if entries.footers.get(&key).is_some_and(|(cell, _)| !cell.initialized()) {
-                    entries.footers.remove(&key);
-                }
-                Err(error)
-            }
-        }
+impl Sized64 for Arc<ParquetMetaData> {
+    fn bytes(&self) -> u64 {
+        self.memory_size() as u64
     }
 }
 
-impl Entries {
-    /// Counts a footer that was read, and drops the oldest ones past the capacity.
-    fn admit(&mut self, key: &Key, size: usize) {
-        match self.footers.get_mut(key) {
-            Some((_, counted)) if *counted == 0 => *counted = size.max(1),
-            _ => return,
-        }
-        self.bytes += size.max(1);
-        self.order.push_back(key.clone());
-        while self.bytes > CAPACITY {
-            let Some(oldest) = self.order.pop_front() else { break };
-            if let Some((_, size)) = self.footers.remove(&oldest) {
-                self.bytes -= size;
-            }
-        }
+/// Footers (with page index) by object version; each is read once, however many ask for it at the same time.
+#[derive(Debug)]
+pub(crate) struct FooterCache(ByteCache<ObjectVersion, Arc<ParquetMetaData>>);
+
+impl FooterCache {
+    /// A cache of at most so many bytes.
+    pub(crate) fn new(capacity: u64) -> Result<Self> {
+        Ok(Self(ByteCache::new(capacity)?))
+    }
+
+    /// The footer of a listed object. Costs one GET where neither it nor the end of the file is in memory; where footer
+    /// and page index exceed the first read, one more for each.
+    pub(crate) async fn get(&self, store: &BucketStore, object: &ObjectMeta) -> Result<Arc<ParquetMetaData>> {
+        self.0.get_or_load(&ObjectVersion::new(store.bucket(), object), read_footer(store, object)).await
+    }
+
+    /// The footer of a listed object where it is cached.
+    pub(crate) fn peek(&self, store: &BucketStore, object: &ObjectMeta) -> Option<Arc<ParquetMetaData>> {
+        self.0.peek(&ObjectVersion::new(store.bucket(), object))
+    }
+
+    pub(crate) fn usage(&self) -> CacheUse {
+        self.0.usage()
     }
 }
 
@@ -107,8 +56,8 @@ async fn read_footer(store: &BucketStore, object: &ObjectMeta) -> Result<Arc<Par
         format: "Parquet".to_owned(),
         reason: format!("{error}; replace it, or remove it from the table's folder"),
     };
-    let tail = object.size.saturating_sub(FIRST_READ)..object.size;
-    let bytes = read_range(store, object, tail.clone()).await?;
+    let bytes = read_end(store, object, End::End, FIRST_READ).await?;
+    let tail = object.size - bytes.len() as u64..object.size;
     if let Some(reason) = not_parquet(&bytes, object.size) {
         return Err(Error::InvalidFile {
             location: location(),

@@ -1,9 +1,11 @@
 //! How a table is read: pinned files in groups, handed to DataFusion's own `DataSourceExec`.
 
 mod cache;
+mod groups;
 mod plan;
 mod reader;
 
 pub(crate) use self::cache::FooterCache;
+pub(crate) use self::groups::InFlight;
 pub(crate) use self::plan::{ScanFile, ScanSource, ScanTable, scan};
-pub(crate) use self::reader::read_range;
+pub(crate) use self::reader::read_end;

@@ -1,5 +1,6 @@
-//! From files to a plan: groups, statistics, and a stock `DataSourceExec` over the format's own source.
+//! From files to a plan: statistics, and a stock `DataSourceExec` over the format's own source.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::catalog::Session;
@@ -13,10 +14,12 @@ use datafusion::datasource::physical_plan::{
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use object_store::ObjectMeta;
 
 use super::cache::FooterCache;
+use super::groups::{self, InFlight};
 use super::reader::PinnedReaderFactory;
 use crate::store::BucketStore;
 
@@ -31,6 +34,7 @@ pub(crate) struct ScanTable {
     pub(crate) is_compressed: bool,
     /// Whether the schema was inferred from all files, so that none can be of another type.
     pub(crate) is_complete: bool,
+    pub(crate) in_flight: InFlight,
 }
 
 /// Which of DataFusion's file sources reads a table.
@@ -58,6 +62,7 @@ pub(crate) fn scan(
     table: &ScanTable,
     files: &[ScanFile<'_>],
     projection: Option<&Vec<usize>>,
+    filters: &[Expr],
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let store = match table.source {
@@ -67,16 +72,21 @@ pub(crate) fn scan(
     store.register(state.runtime_env());
     let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
     let statistics = table_statistics(&files, table)?;
-    let target_partitions = state.config().target_partitions();
     // Files are read one after the other until there are enough rows: a few rows are not worth a request to every file.
-    let is_short = limit.is_some_and(|limit| limit <= state.config().batch_size());
-    let groups = if is_short { 1 } else { file_groups(&files, target_partitions) };
+    let short = limit.filter(|limit| *limit <= state.config().batch_size());
+    let groups = match short {
+        Some(_) => vec![FileGroup::new(files)],
+        None => {
+            let wanted = wanted_columns(table, projection, filters);
+            let units = groups::units(table, files, wanted.as_ref());
+            groups::group(units, state.config().target_partitions(), table.in_flight)
+        }
+    };
     // DataFusion would split arrays, which it then cannot read, and compressed lines by their compressed sizes.
     let is_misread =
         matches!(table.source, ScanSource::Json { newline_delimited } if table.is_compressed || !newline_delimited);
     // A declared partitioning keeps DataFusion from making as many groups as it wants partitions.
-    let is_declared = is_short || is_misread || groups > target_partitions;
-    let groups = FileGroup::new(files).split_files(groups);
+    let is_declared = short.is_some() || is_misread || groups.len() > state.config().target_partitions();
     let declared = is_declared.then(|| Partitioning::UnknownPartitioning(groups.len()));
     let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table))
         .with_output_partitioning(declared)
@@ -84,20 +94,19 @@ pub(crate) fn scan(
         .with_statistics(statistics)
         .with_projection_indices(projection.cloned())?
         .with_limit(limit)
+        // A batch of more rows than are wanted may need more of a file than its start.
+        .with_batch_size(short.map(|limit| limit.max(1)))
         .build();
     Ok(DataSourceExec::from_data_source(config))
 }
 
-/// How many groups of files are read at the same time: one for each partition that DataFusion wants, and more where files
-/// are small, since the answer of S3 then takes longer than decoding it. What is in flight stays bounded.
-fn file_groups(files: &[PartitionedFile], target_partitions: usize) -> usize {
-    const FILES_IN_FLIGHT: u64 = 64;
-    const BYTES_IN_FLIGHT: u64 = 64 * 1024 * 1024;
-    let count = files.len() as u64;
-    let bytes: u64 = files.iter().map(|file| file.object_meta.size).sum();
-    let average = (bytes / count.max(1)).max(1);
-    let in_flight = count.min(FILES_IN_FLIGHT).min(BYTES_IN_FLIGHT / average);
-    target_partitions.max(in_flight as usize)
+/// The names of the file columns that a scan reads; `None` for all.
+fn wanted_columns(table: &ScanTable, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Option<HashSet<String>> {
+    let schema = table.schema.table_schema();
+    let projected =
+        projection?.iter().filter_map(|index| schema.fields().get(*index)).map(|field| field.name().clone());
+    let filtered = filters.iter().flat_map(|filter| filter.column_refs()).map(|column| column.name.clone());
+    Some(projected.chain(filtered).collect())
 }
 
 fn file_source(state: &dyn Session, table: &ScanTable) -> Arc<dyn FileSource> {
@@ -105,7 +114,12 @@ fn file_source(state: &dyn Session, table: &ScanTable) -> Arc<dyn FileSource> {
     match table.source {
         ScanSource::Parquet => {
             let expected = (!table.is_complete).then(|| Arc::clone(table.schema.file_schema()));
-            let factory = PinnedReaderFactory::new(Arc::clone(&table.store), Arc::clone(&table.footers), expected);
+            let factory = PinnedReaderFactory::new(
+                Arc::clone(&table.store),
+                Arc::clone(&table.footers),
+                expected,
+                Arc::clone(&state.runtime_env().memory_pool),
+            );
             let source = ParquetSource::new(schema)
                 .with_table_parquet_options(state.default_table_options().parquet)
                 .with_parquet_file_reader_factory(Arc::new(factory));
@@ -165,28 +179,5 @@ fn table_statistics(files: &[PartitionedFile], table: &ScanTable) -> Result<Stat
     match known {
         Some(known) if !known.is_empty() => Statistics::try_merge_iter(known, schema),
         _ => Ok(Statistics::new_unknown(schema)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_files_are_read_many_at_a_time() {
-        const MIB: u64 = 1024 * 1024;
-        for (count, size, expected) in [
-            (1, 100, 4),
-            (3, 100, 4),
-            (40, 100, 40),
-            (1_000, 54_000, 64),
-            (1_000, MIB, 64),
-            (1_000, 4 * MIB, 16),
-            (1_000, 100 * MIB, 4),
-            (10, 0, 10),
-        ] {
-            let files: Vec<_> = (0..count).map(|file| PartitionedFile::new(file.to_string(), size)).collect();
-            assert_eq!(file_groups(&files, 4), expected, "{count} files of {size} bytes");
-        }
     }
 }

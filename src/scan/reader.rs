@@ -1,4 +1,4 @@
-//! Pinned reads: every GET of a listed object says If-Match, and Parquet footers come from the [`FooterCache`].
+//! The reader of Parquet files: reads of the listed version, and footers from the [`FooterCache`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
     ParquetFileMetrics, ParquetFileReaderFactory, transform_schema_to_view,
 };
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use object_store::{GetOptions, GetRange, OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, coalesce_ranges};
+use object_store::ObjectMeta;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::parquet_to_arrow_schema;
@@ -21,30 +22,29 @@ use parquet::file::metadata::ParquetMetaData;
 
 use super::cache::FooterCache;
 use crate::error::{Error, Result};
-use crate::store::BucketStore;
+use crate::store::{BucketStore, End, ReadError};
 
-/// Reads a range of the version of an object that was listed: one GET.
+/// Reads a range of the version of an object that was listed: at most one GET.
 ///
 /// # Errors
 /// [`Error::ObjectChanged`] where the object is another by now.
 pub(crate) async fn read_range(store: &BucketStore, object: &ObjectMeta, range: Range<u64>) -> Result<Bytes> {
-    if range.is_empty() {
-        return Ok(Bytes::new());
-    }
-    let options = GetOptions {
-        range: Some(GetRange::Bounded(range.clone())),
-        if_match: object.e_tag.clone(),
-        ..GetOptions::default()
-    };
-    let failed = |source| Error::from_store("GET", format!("s3://{}/{}", store.bucket(), object.location), source);
-    let answer = store.s3().get_opts(&object.location, options).await.map_err(failed)?;
-    let bytes = answer.bytes().await.map_err(failed)?;
-    let expected = range.end - range.start;
-    if bytes.len() as u64 != expected {
-        let text = format!("the answer has {} bytes instead of {expected}", bytes.len());
-        return Err(failed(object_store::Error::Generic { store: "S3", source: text.into() }));
-    }
-    Ok(bytes)
+    let mut bytes = read_ranges(store, object, std::slice::from_ref(&range)).await?;
+    Ok(bytes.pop().unwrap_or_default())
+}
+
+/// Reads ranges of the version of an object that was listed; see [`Reads::ranges`](crate::store::Reads::ranges).
+async fn read_ranges(store: &BucketStore, object: &ObjectMeta, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+    store.reads().ranges(object, ranges).await.map_err(|source| failed(store, object, source))
+}
+
+/// Reads the start or the end of the version of an object that was listed, and keeps it in memory: at most one GET.
+pub(crate) async fn read_end(store: &BucketStore, object: &ObjectMeta, end: End, length: u64) -> Result<Bytes> {
+    store.reads().end(object, end, length).await.map_err(|source| failed(store, object, source))
+}
+
+fn failed(store: &BucketStore, object: &ObjectMeta, source: ReadError) -> Error {
+    Error::from_store("GET", format!("s3://{}/{}", store.bucket(), object.location), source)
 }
 
 /// Makes the readers of a scan of Parquet files.
@@ -53,13 +53,19 @@ pub(crate) struct PinnedReaderFactory {
     store: Arc<BucketStore>,
     footers: Arc<FooterCache>,
     expected: Option<SchemaRef>,
+    memory: Arc<dyn MemoryPool>,
 }
 
 impl PinnedReaderFactory {
     /// `expected` is the table's schema where not all files were looked at: DataFusion would cast what does not fit it,
-    /// and lose fractions.
-    pub(crate) fn new(store: Arc<BucketStore>, footers: Arc<FooterCache>, expected: Option<SchemaRef>) -> Self {
-        Self { store, footers, expected }
+    /// and lose fractions. What is read counts as taken from `memory`.
+    pub(crate) fn new(
+        store: Arc<BucketStore>,
+        footers: Arc<FooterCache>,
+        expected: Option<SchemaRef>,
+        memory: Arc<dyn MemoryPool>,
+    ) -> Self {
+        Self { store, footers, expected, memory }
     }
 }
 
@@ -78,6 +84,7 @@ impl ParquetFileReaderFactory for PinnedReaderFactory {
             expected: self.expected.clone(),
             object: file.object_meta,
             metrics,
+            memory: MemoryConsumer::new("S3 reads").register(&self.memory),
         }))
     }
 }
@@ -88,6 +95,7 @@ struct PinnedReader {
     expected: Option<SchemaRef>,
     object: ObjectMeta,
     metrics: ParquetFileMetrics,
+    memory: MemoryReservation,
 }
 
 impl PinnedReader {
@@ -118,18 +126,15 @@ impl PinnedReader {
 
 impl AsyncFileReader for PinnedReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        self.metrics.bytes_scanned.add((range.end - range.start) as usize);
-        async move { read_range(&self.store, &self.object, range).await.map_err(external) }.boxed()
+        async move { Ok(self.get_byte_ranges(vec![range]).await?.pop().unwrap_or_default()) }.boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        let total: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        self.metrics.bytes_scanned.add(total as usize);
-        async move {
-            let read = |range| read_range(&self.store, &self.object, range);
-            coalesce_ranges(&ranges, read, OBJECT_STORE_COALESCE_DEFAULT).await.map_err(external)
-        }
-        .boxed()
+        let total = ranges.iter().map(|range| (range.end - range.start) as usize).sum();
+        self.metrics.bytes_scanned.add(total);
+        // What is in flight or being decoded, until the next read.
+        self.memory.resize(total);
+        async move { read_ranges(&self.store, &self.object, &ranges).await.map_err(external) }.boxed()
     }
 
     fn get_metadata<'a>(

@@ -12,6 +12,7 @@ use object_store::{ObjectMeta, ObjectStore};
 use url::Url;
 
 use super::pinned::PinnedStore;
+use super::reads::{PieceCache, Reads};
 use crate::error::Result;
 
 /// How many stores with pins a bucket keeps. Each stands for a state of the bucket that plans were made for; a plan that
@@ -24,6 +25,7 @@ pub(crate) struct BucketStore {
     /// What the schemes of store URLs start with, the same on every machine.
     fingerprint: String,
     s3: Arc<AmazonS3>,
+    reads: Arc<Reads>,
     /// For plans whose reader knows the versions itself.
     unpinned: Arc<PinnedStore>,
     /// The stores that plans were made with, oldest first. Guards the list only.
@@ -31,13 +33,22 @@ pub(crate) struct BucketStore {
 }
 
 impl BucketStore {
-    pub(super) fn new(bucket: &str, fingerprint: &str, s3: AmazonS3) -> Result<Self> {
+    pub(super) fn new(
+        bucket: &str,
+        fingerprint: &str,
+        s3: AmazonS3,
+        pieces: Arc<PieceCache>,
+        requests_in_flight: usize,
+    ) -> Result<Self> {
         let s3 = Arc::new(s3);
-        let unpinned = Arc::new(PinnedStore::new(bucket, next_url(fingerprint, bucket)?, Arc::clone(&s3)));
+        let reads = Reads::new(bucket, Arc::clone(&s3), pieces, requests_in_flight);
+        let url = next_url(fingerprint, bucket)?;
+        let unpinned = Arc::new(PinnedStore::new(bucket, url, Arc::clone(&s3), Arc::clone(&reads)));
         Ok(Self {
             bucket: bucket.to_owned(),
             fingerprint: fingerprint.to_owned(),
             s3,
+            reads,
             unpinned,
             pinned: Mutex::default(),
         })
@@ -51,6 +62,11 @@ impl BucketStore {
     /// The client, which knows no pins.
     pub(crate) fn s3(&self) -> &Arc<AmazonS3> {
         &self.s3
+    }
+
+    /// Reads of listed objects.
+    pub(crate) fn reads(&self) -> &Arc<Reads> {
+        &self.reads
     }
 
     /// A store for a plan whose reader says itself which versions it reads.
@@ -68,7 +84,7 @@ impl BucketStore {
             return Ok(Arc::clone(store));
         }
         let url = next_url(&self.fingerprint, &self.bucket)?;
-        let store = Arc::new(PinnedStore::new(&self.bucket, url, Arc::clone(&self.s3)));
+        let store = Arc::new(PinnedStore::new(&self.bucket, url, Arc::clone(&self.s3), Arc::clone(&self.reads)));
         store.try_pin(objects);
         stores.push_back(Arc::clone(&store));
         if stores.len() > STATES

@@ -1,9 +1,11 @@
 //! From settings to stores: one [`BucketStore`] for each bucket, built on first use.
 
 mod bucket;
+mod cache;
 mod decompress;
 mod lister;
 mod pinned;
+mod reads;
 mod template;
 mod transport;
 
@@ -17,7 +19,11 @@ use object_store::ObjectStore;
 use url::Url;
 
 pub(crate) use self::bucket::BucketStore;
+pub use self::cache::CacheUse;
+pub(crate) use self::cache::{ByteCache, ObjectVersion, Sized64};
 pub(crate) use self::lister::FolderListing;
+use self::reads::PieceCache;
+pub(crate) use self::reads::{End, ReadError, SMALL, STREAM_MEMORY};
 use self::template::StoreTemplate;
 pub use self::transport::RequestCounts;
 use self::transport::{Counters, Transport};
@@ -33,6 +39,9 @@ pub(crate) struct Stores {
     /// regions never share a URL.
     fingerprint: String,
     counters: Arc<Counters>,
+    /// Starts and ends of objects of all buckets.
+    pieces: Arc<PieceCache>,
+    requests_in_flight: usize,
     /// Guards the map only; building a store does no I/O.
     buckets: RwLock<HashMap<String, Arc<BucketStore>>>,
 }
@@ -43,12 +52,24 @@ impl Stores {
         let unicode = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         let template = StoreTemplate::try_new(settings, || std::env::vars_os().filter_map(unicode))?;
         let fingerprint = template.fingerprint();
-        Ok(Self { template, fingerprint, counters: Arc::default(), buckets: RwLock::default() })
+        Ok(Self {
+            template,
+            fingerprint,
+            counters: Arc::default(),
+            pieces: Arc::new(PieceCache::new(settings.cache_bytes / 2)?),
+            requests_in_flight: settings.requests_in_flight,
+            buckets: RwLock::default(),
+        })
     }
 
     /// The requests that all stores of this connector have sent.
     pub(crate) fn counts(&self) -> RequestCounts {
         self.counters.read()
+    }
+
+    /// How often reads were served from memory.
+    pub(crate) fn cached_objects(&self) -> CacheUse {
+        self.pieces.usage()
     }
 
     /// The store of a bucket.
@@ -62,7 +83,8 @@ impl Stores {
         }
         let transport = Transport::new(Arc::clone(&self.counters), self.template.signs());
         let s3 = self.template.build(bucket, transport)?;
-        let store = Arc::new(BucketStore::new(bucket, &self.fingerprint, s3)?);
+        let pieces = Arc::clone(&self.pieces);
+        let store = Arc::new(BucketStore::new(bucket, &self.fingerprint, s3, pieces, self.requests_in_flight)?);
         buckets.insert(bucket.to_owned(), Arc::clone(&store));
         Ok(store)
     }

@@ -2,20 +2,24 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
+    Attributes, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 
 use super::decompress;
+use super::reads::{ReadError, Reads};
 use crate::error::Error;
 
 /// A bucket whose objects are bound to the versions that were listed, and decompressed where they are read as a whole.
@@ -27,17 +31,19 @@ pub(crate) struct PinnedStore {
     bucket: String,
     url: ObjectStoreUrl,
     s3: Arc<AmazonS3>,
-    /// The etag that each planned object was listed with, and never another for the same object; `None` after
+    reads: Arc<Reads>,
+    /// What each planned object was listed with, and never another version of the same object; `None` after
     /// [`expire`](Self::expire). Guards the map only.
-    pins: RwLock<Option<HashMap<Path, Option<String>>>>,
+    pins: RwLock<Option<HashMap<Path, ObjectMeta>>>,
     /// The runtimes that know this store. Guards the list only.
     runtimes: Mutex<Vec<Weak<RuntimeEnv>>>,
 }
 
 impl PinnedStore {
     /// A store without pins yet.
-    pub(super) fn new(bucket: &str, url: ObjectStoreUrl, s3: Arc<AmazonS3>) -> Self {
-        Self { bucket: bucket.to_owned(), url, s3, pins: RwLock::new(Some(HashMap::new())), runtimes: Mutex::default() }
+    pub(super) fn new(bucket: &str, url: ObjectStoreUrl, s3: Arc<AmazonS3>, reads: Arc<Reads>) -> Self {
+        let (bucket, pins) = (bucket.to_owned(), RwLock::new(Some(HashMap::new())));
+        Self { bucket, url, s3, reads, pins, runtimes: Mutex::default() }
     }
 
     /// The URL that plans name this store by.
@@ -60,12 +66,17 @@ impl PinnedStore {
     pub(super) fn try_pin(&self, objects: &[&ObjectMeta]) -> bool {
         let mut pins = self.pins.write().unwrap_or_else(PoisonError::into_inner);
         let Some(pins) = pins.as_mut() else { return false };
-        if objects.iter().any(|object| pins.get(&object.location).is_some_and(|etag| *etag != object.e_tag)) {
+        let is_other = |known: &ObjectMeta, object: &ObjectMeta| {
+            known.e_tag != object.e_tag
+                || known.size != object.size
+                || (known.e_tag.is_none() && known.last_modified != object.last_modified)
+        };
+        if objects.iter().any(|object| pins.get(&object.location).is_some_and(|known| is_other(known, object))) {
             return false;
         }
-        for object in objects {
+        for &object in objects {
             if !pins.contains_key(&object.location) {
-                pins.insert(object.location.clone(), object.e_tag.clone());
+                pins.insert(object.location.clone(), object.clone());
             }
         }
         true
@@ -81,10 +92,10 @@ impl PinnedStore {
         }
     }
 
-    /// The etag that an object is bound to, if it is.
-    fn pinned(&self, location: &Path) -> object_store::Result<Option<String>> {
+    /// The version that an object is bound to, if it is.
+    fn pinned(&self, location: &Path) -> object_store::Result<Option<ObjectMeta>> {
         match &*self.pins.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(pins) => Ok(pins.get(location).cloned().flatten()),
+            Some(pins) => Ok(pins.get(location).cloned()),
             None => Err(object_store::Error::Generic {
                 store: "S3",
                 source: "the plan is older than many changes of the bucket; plan the query again".into(),
@@ -92,21 +103,41 @@ impl PinnedStore {
         }
     }
 
-    /// An error of a read, which stock sources pass on, with what to do about it.
-    fn explain(&self, location: &Path, source: object_store::Error) -> object_store::Error {
-        let path = location.to_string();
-        let explain = |source| Box::new(Error::from_store("GET", self.name(location), source));
-        match source {
-            object_store::Error::Precondition { .. } => {
-                object_store::Error::Precondition { path, source: explain(source) }
-            }
-            object_store::Error::NotFound { .. } => object_store::Error::NotFound { path, source: explain(source) },
-            source => source,
-        }
+    /// A range of the version that an object is bound to, as a stream.
+    fn stream(&self, object: ObjectMeta, range: Range<u64>) -> GetResult {
+        let name = format!("s3://{}/{}", self.bucket, object.location);
+        let location = object.location.clone();
+        let chunks = self.reads.stream(object.clone(), range.clone());
+        let chunks = chunks.map_err(move |source| explain(&name, &location, source)).boxed();
+        GetResult { payload: GetResultPayload::Stream(chunks), meta: object, range, attributes: Attributes::default() }
     }
+}
 
-    fn name(&self, location: &Path) -> String {
-        format!("s3://{}/{location}", self.bucket)
+/// The bytes that a plain read asks for of an object of this size; `None` for a read with conditions, or of nothing.
+fn plain_range(options: &GetOptions, size: u64) -> Option<Range<u64>> {
+    let GetOptions { if_match: None, if_none_match: None, version: None, head: false, .. } = options else {
+        return None;
+    };
+    if options.if_modified_since.is_some() || options.if_unmodified_since.is_some() {
+        return None;
+    }
+    let range = match &options.range {
+        None => 0..size,
+        Some(GetRange::Bounded(range)) => range.start..range.end.min(size),
+        Some(GetRange::Offset(start)) => *start..size,
+        Some(GetRange::Suffix(length)) => size.saturating_sub(*length)..size,
+    };
+    (!range.is_empty()).then_some(range)
+}
+
+/// An error of a read, which stock sources pass on, with what to do about it.
+fn explain(name: &str, location: &Path, source: ReadError) -> object_store::Error {
+    let path = location.to_string();
+    let explained = Box::new(Error::from_store("GET", name, Arc::clone(&source)));
+    match *source {
+        object_store::Error::Precondition { .. } => object_store::Error::Precondition { path, source: explained },
+        object_store::Error::NotFound { .. } => object_store::Error::NotFound { path, source: explained },
+        _ => object_store::Error::Generic { store: "S3", source: explained },
     }
 }
 
@@ -124,13 +155,29 @@ impl fmt::Display for PinnedStore {
 
 #[async_trait]
 impl ObjectStore for PinnedStore {
-    async fn get_opts(&self, location: &Path, mut options: GetOptions) -> object_store::Result<GetResult> {
-        if options.if_match.is_none() {
-            options.if_match = self.pinned(location)?;
-        }
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         let is_whole = options.range.is_none() && !options.head;
-        let answer = self.s3.get_opts(location, options).await.map_err(|source| self.explain(location, source))?;
+        let answer = match self.pinned(location)? {
+            Some(object) if let Some(range) = plain_range(&options, object.size) => self.stream(object, range),
+            pinned => {
+                let if_match = options.if_match.clone().or_else(|| pinned.and_then(|object| object.e_tag));
+                let name = format!("s3://{}/{location}", self.bucket);
+                let answer = self.s3.get_opts(location, GetOptions { if_match, ..options }).await;
+                answer.map_err(|source| explain(&name, location, Arc::new(source)))?
+            }
+        };
         Ok(if is_whole { decompress::decompressed(location, answer).await } else { answer })
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        match self.pinned(location)? {
+            Some(object) => {
+                let name = format!("s3://{}/{location}", self.bucket);
+                let read = self.reads.ranges(&object, ranges).await;
+                read.map_err(|source| explain(&name, location, source))
+            }
+            None => self.s3.get_ranges(location, ranges).await,
+        }
     }
 
     async fn put_opts(

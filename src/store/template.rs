@@ -127,7 +127,7 @@ impl StoreTemplate {
         builder.build().map_err(|source| Error::Store {
             operation: "connect to",
             location: format!("s3://{bucket}/"),
-            source,
+            source: source.into(),
         })
     }
 }

@@ -17,8 +17,8 @@ use object_store::ObjectMeta;
 use crate::error::{Error, Result};
 use crate::format::{self, FileType, Format};
 use crate::location::S3Location;
-use crate::scan::{ScanSource, read_range};
-use crate::store::BucketStore;
+use crate::scan::{ScanSource, read_end};
+use crate::store::{BucketStore, End};
 
 /// Bytes at the start of a file that inference reads of formats other than Parquet.
 pub(super) const HEAD: u64 = 1024 * 1024;
@@ -55,7 +55,7 @@ impl Head {
         length: u64,
     ) -> Result<Self> {
         let location = location(store, object);
-        let bytes = read_range(store, object, 0..object.size.min(length)).await?;
+        let bytes = read_end(store, object, End::Start, length).await?;
         let is_whole = bytes.len() as u64 == object.size;
         let text = decompress(&bytes, file_type.compression, is_whole)
             .map_err(|error| invalid(&location, file_type.format, &error))?;
@@ -216,7 +216,7 @@ pub(super) fn invalid(location: &str, format: Format, error: &dyn std::fmt::Disp
 
 /// The type of an object whose name does not tell it: one GET.
 pub(super) async fn tell_type(store: &BucketStore, object: &ObjectMeta) -> Result<FileType> {
-    let bytes = read_range(store, object, 0..object.size.min(HEAD)).await?;
+    let bytes = read_end(store, object, End::Start, HEAD).await?;
     let compression = format::compression_of(&bytes);
     let text = decompress(&bytes, compression, bytes.len() as u64 == object.size)
         .map_err(|error| invalid(&location(store, object), Format::Json, &error))?;

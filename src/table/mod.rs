@@ -25,7 +25,7 @@ use object_store::ObjectMeta;
 use self::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::location::S3Location;
-use crate::scan::{FooterCache, ScanFile, ScanTable, scan};
+use crate::scan::{FooterCache, InFlight, ScanFile, ScanTable, scan};
 use crate::settings::Subfolders;
 use crate::store::Stores;
 
@@ -60,6 +60,7 @@ pub(crate) struct Opener {
     pub(crate) stores: Arc<Stores>,
     pub(crate) footers: Arc<FooterCache>,
     pub(crate) subfolders: Subfolders,
+    pub(crate) in_flight: InFlight,
 }
 
 impl Opener {
@@ -94,6 +95,7 @@ impl Opener {
             source: inferred.source,
             is_compressed: inferred.file_type.compression != CompressionTypeVariant::UNCOMPRESSED,
             is_complete: inferred.is_complete,
+            in_flight: self.in_flight,
         };
         Ok(S3Table { name: name.to_owned(), location: location.clone(), snapshot, scan })
     }
@@ -176,7 +178,7 @@ impl TableProvider for S3Table {
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
-        scan(state, &self.scan, &files, projection, limit)
+        scan(state, &self.scan, &files, projection, filters, limit)
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
