@@ -13,7 +13,7 @@ use crate::location::S3Location;
 use crate::scan::{FooterCache, InFlight};
 use crate::settings::{ConnectorSettings, Secret, Subfolders};
 use crate::store::{CacheUse, RequestCounts, S3StoreRegistry, Stores};
-use crate::table::{Opener, S3Table};
+use crate::table::{Opener, S3Table, SchemaCache};
 
 /// A source of tables: every file and every folder of files under an S3 root.
 ///
@@ -175,7 +175,11 @@ impl S3Connector {
 
     /// How often the connector's caches had what was asked of them, and how much they hold.
     pub fn cache_counts(&self) -> CacheCounts {
-        CacheCounts { footers: self.opener.footers.usage(), objects: self.opener.stores.cached_objects() }
+        CacheCounts {
+            footers: self.opener.footers.usage(),
+            schemas: self.opener.schemas.usage(),
+            objects: self.opener.stores.cached_objects(),
+        }
     }
 
     /// A registry that builds the store of any bucket on first use, with this connector's settings. Give it to the
@@ -192,6 +196,8 @@ impl S3Connector {
 pub struct CacheCounts {
     /// Parquet footers with their page index.
     pub footers: CacheUse,
+    /// What files of other formats say of their columns.
+    pub schemas: CacheUse,
     /// Small objects, and the starts and ends of others. A hit is a read that needed no request.
     pub objects: CacheUse,
 }
@@ -325,7 +331,8 @@ impl S3ConnectorBuilder {
         let root = self.settings.validate()?;
         let opener = Arc::new(Opener {
             stores: Arc::new(Stores::try_new(&self.settings)?),
-            footers: Arc::new(FooterCache::new(self.settings.cache_bytes / 2)?),
+            footers: Arc::new(FooterCache::new(self.settings.cache_bytes * 7 / 16)?),
+            schemas: SchemaCache::new(self.settings.cache_bytes / 16)?,
             subfolders: self.settings.subfolders,
             in_flight: InFlight { requests: self.settings.requests_in_flight, bytes: self.settings.bytes_in_flight },
         });

@@ -11,9 +11,9 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataP
 
 use super::reader::{read_end, read_range};
 use crate::error::{Error, Result};
-use crate::store::{BucketStore, ByteCache, CacheUse, End, ObjectVersion, Sized64};
+use crate::store::{BucketStore, ByteCache, CacheUse, End, ObjectVersion, SMALL, Sized64};
 
-/// Bytes at the end of a file that the first read fetches: enough for most footers with their page index. A smaller file is
+/// Bytes at the end of a file that the first read fetches: enough for most footers with their page index. A small file is
 /// fetched as a whole.
 pub(crate) const FIRST_READ: u64 = 512 * 1024;
 
@@ -56,7 +56,8 @@ async fn read_footer(store: &BucketStore, object: &ObjectMeta) -> Result<Arc<Par
         format: "Parquet".to_owned(),
         reason: format!("{error}; replace it, or remove it from the table's folder"),
     };
-    let bytes = read_end(store, object, End::End, FIRST_READ).await?;
+    let length = if object.size <= SMALL { object.size } else { FIRST_READ };
+    let bytes = read_end(store, object, End::End, length).await?;
     let tail = object.size - bytes.len() as u64..object.size;
     if let Some(reason) = not_parquet(&bytes, object.size) {
         return Err(Error::InvalidFile {

@@ -12,6 +12,7 @@ use datafusion::datasource::listing::{FileRange, PartitionedFile};
 use datafusion::datasource::physical_plan::FileGroup;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
+use super::cache::FIRST_READ;
 use super::plan::{ScanSource, ScanTable};
 use crate::store::{SMALL, STREAM_MEMORY};
 
@@ -36,7 +37,7 @@ pub(crate) struct Unit {
 pub(crate) fn units(table: &ScanTable, files: Vec<PartitionedFile>, wanted: Option<&HashSet<String>>) -> Vec<Unit> {
     let mut units = Vec::with_capacity(files.len());
     // The largest part of a file that was read at a time where the footer is known stands for those where it is not.
-    let mut share: f64 = 0.0;
+    let mut share: Option<f64> = None;
     let mut unknown = Vec::new();
     for file in files {
         let size = file.object_meta.size;
@@ -46,7 +47,7 @@ pub(crate) fn units(table: &ScanTable, files: Vec<PartitionedFile>, wanted: Opti
         };
         if let Some(row_groups) = footer.as_ref().and_then(|footer| row_groups(footer, size, wanted)) {
             let largest = row_groups.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
-            share = share.max(largest as f64 / size as f64);
+            share = Some(share.unwrap_or(0.0).max(largest as f64 / size as f64));
             let part = |(range, bytes)| Unit { file: file.clone(), range: Some(range), bytes };
             units.extend(row_groups.into_iter().map(part));
             continue;
@@ -61,9 +62,9 @@ pub(crate) fn units(table: &ScanTable, files: Vec<PartitionedFile>, wanted: Opti
         };
         units.push(Unit { file, range: None, bytes });
     }
-    if share > 0.0 {
+    if let Some(share) = share {
         for unit in unknown {
-            units[unit].bytes = (units[unit].bytes as f64 * share) as u64;
+            units[unit].bytes = FIRST_READ + (units[unit].bytes as f64 * share) as u64;
         }
     }
     units

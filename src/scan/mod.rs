@@ -5,7 +5,7 @@ mod groups;
 mod plan;
 mod reader;
 
-pub(crate) use self::cache::FooterCache;
+pub(crate) use self::cache::{FIRST_READ, FooterCache};
 pub(crate) use self::groups::InFlight;
 pub(crate) use self::plan::{ScanFile, ScanSource, ScanTable, scan};
 pub(crate) use self::reader::read_end;

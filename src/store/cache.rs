@@ -107,6 +107,11 @@ impl<K: Eq + Hash + Clone, V: Clone + Sized64> ByteCache<K, V> {
         if is_hit { &self.hits } else { &self.misses }.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Bytes that it may hold.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.entries.capacity()
+    }
+
     pub(crate) fn usage(&self) -> CacheUse {
         CacheUse {
             hits: self.hits.load(Ordering::Relaxed),

@@ -139,19 +139,28 @@ impl Reads {
         ranges.iter().map(|range| assemble(range, &sources)).collect()
     }
 
-    /// The first `length` bytes of an object or the last ones, fewer where it is shorter; they are kept in memory.
+    /// The first `length` bytes of an object or the last ones, fewer where it is shorter; they are kept in memory. Costs a
+    /// GET where they are not there yet.
     pub(crate) async fn end(self: &Arc<Self>, object: &ObjectMeta, end: End, length: u64) -> ReadResult<Bytes> {
         let length = length.min(object.size);
         let range = match end {
             End::Start => 0..length,
             End::End => object.size - length..object.size,
         };
-        if object.size > SMALL && !missing(std::slice::from_ref(&range), &self.pieces(object)).is_empty() {
-            self.pieces.count(false);
-            return self.fly(object, range, Some(end)).await;
+        let pieces = self.pieces(object);
+        let is_here = missing(std::slice::from_ref(&range), &pieces).is_empty();
+        self.pieces.count(is_here);
+        if is_here {
+            return assemble(&range, &pieces);
         }
-        let mut bytes = self.ranges(object, &[range]).await?;
-        Ok(bytes.pop().unwrap_or_default())
+        // A whole object is a start, however it was read.
+        let end = if range.start == 0 { End::Start } else { end };
+        self.fly(object, range, Some(end)).await
+    }
+
+    /// Whether so many bytes of objects can be kept in memory.
+    pub(crate) fn can_keep(&self, bytes: u64) -> bool {
+        bytes <= self.pieces.capacity()
     }
 
     /// Reads the start or the end of an object that no listing has shown: one GET, which tells its size and fixes its
@@ -174,7 +183,6 @@ impl Reads {
         };
         let (object, range) = (answer.meta.clone(), answer.range.clone());
         let bytes = answer.bytes().await?;
-        // A whole object is a start, however it was read.
         let end = if range.start == 0 { End::Start } else { end };
         self.pieces.insert((ObjectVersion::new(&self.bucket, &object), end), Piece { range, bytes });
         Ok(Some(object))

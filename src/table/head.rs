@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::format::{self, FileType, Format};
 use crate::location::S3Location;
 use crate::scan::{ScanSource, read_end};
-use crate::store::{BucketStore, End};
+use crate::store::{BucketStore, ByteCache, CacheUse, End, ObjectVersion, Sized64};
 
 /// Bytes at the start of a file that inference reads of formats other than Parquet.
 pub(super) const HEAD: u64 = 1024 * 1024;
@@ -31,7 +31,7 @@ pub(super) const SHORT_HEAD: u64 = 64 * 1024;
 const RECORDS: usize = 1000;
 
 /// The start of a file, decompressed.
-pub(super) struct Head {
+struct Head {
     location: String,
     bytes: Bytes,
     /// Whether this is the whole file.
@@ -39,21 +39,49 @@ pub(super) struct Head {
 }
 
 /// What a file says about its table.
-#[derive(Debug, Clone)]
-pub(super) struct Told {
+#[derive(Debug)]
+pub(crate) struct Told {
     pub(super) location: String,
     pub(super) schema: Schema,
     pub(super) source: ScanSource,
 }
 
-impl Head {
-    /// Reads at most `length` bytes: one GET.
-    pub(super) async fn read(
+/// What files say, by version and by how much of the start was looked at.
+#[derive(Debug)]
+pub(crate) struct SchemaCache(ByteCache<(ObjectVersion, u64), Arc<Told>>);
+
+impl Sized64 for Arc<Told> {
+    fn bytes(&self) -> u64 {
+        (self.location.len() + self.schema.fields().iter().map(|field| field.size()).sum::<usize>()) as u64
+    }
+}
+
+impl SchemaCache {
+    /// A cache of at most so many bytes.
+    pub(crate) fn new(capacity: u64) -> Result<Self> {
+        Ok(Self(ByteCache::new(capacity)?))
+    }
+
+    /// What a file says in its first `length` bytes. Costs one GET where neither that nor those bytes are in memory.
+    pub(super) async fn get(
+        &self,
         store: &BucketStore,
         object: &ObjectMeta,
         file_type: FileType,
         length: u64,
-    ) -> Result<Self> {
+    ) -> Result<Arc<Told>> {
+        let load = async { Ok(Arc::new(Head::read(store, object, file_type, length).await?.infer(file_type.format)?)) };
+        self.0.get_or_load(&(ObjectVersion::new(store.bucket(), object), length), load).await
+    }
+
+    pub(crate) fn usage(&self) -> CacheUse {
+        self.0.usage()
+    }
+}
+
+impl Head {
+    /// Reads at most `length` bytes: one GET.
+    async fn read(store: &BucketStore, object: &ObjectMeta, file_type: FileType, length: u64) -> Result<Self> {
         let location = location(store, object);
         let bytes = read_end(store, object, End::Start, length).await?;
         let is_whole = bytes.len() as u64 == object.size;
@@ -69,7 +97,7 @@ impl Head {
     }
 
     /// What the file's first records say, or the schema that it carries.
-    pub(super) fn infer(&self, format: Format) -> Result<Told> {
+    fn infer(&self, format: Format) -> Result<Told> {
         let inferred = match format {
             Format::Csv => self.infer_delimited(b','),
             Format::Tsv => self.infer_delimited(b'\t'),

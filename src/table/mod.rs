@@ -21,13 +21,17 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
 use object_store::ObjectMeta;
+use object_store::path::Path;
 
+use self::head::HEAD;
+pub(crate) use self::head::SchemaCache;
 use self::snapshot::Snapshot;
 use crate::error::{Error, Result};
+use crate::format::{FileType, Format};
 use crate::location::S3Location;
-use crate::scan::{FooterCache, InFlight, ScanFile, ScanTable, scan};
+use crate::scan::{FIRST_READ, FooterCache, InFlight, ScanFile, ScanTable, scan};
 use crate::settings::Subfolders;
-use crate::store::Stores;
+use crate::store::{End, Stores};
 
 /// A table: one object, or the data files below a folder.
 ///
@@ -59,11 +63,28 @@ pub struct S3Table {
 pub(crate) struct Opener {
     pub(crate) stores: Arc<Stores>,
     pub(crate) footers: Arc<FooterCache>,
+    pub(crate) schemas: SchemaCache,
     pub(crate) subfolders: Subfolders,
     pub(crate) in_flight: InFlight,
 }
 
 impl Opener {
+    /// What lies at a location that no listing has shown, by reading it: one GET, whose bytes serve the opening. `None`
+    /// where there is no such object. Where that is not to be had, by asking a listing.
+    pub(crate) async fn find(&self, location: &S3Location) -> Result<Option<ObjectMeta>> {
+        let store = self.stores.bucket(location.bucket())?;
+        let (end, length) = match FileType::from_name(location.key()) {
+            Some((FileType { format: Format::Parquet, .. }, _)) => (End::End, FIRST_READ),
+            _ => (End::Start, HEAD),
+        };
+        if let Ok(path) = Path::parse(location.key())
+            && let Ok(found) = store.reads().first(&path, end, length).await
+        {
+            return Ok(found);
+        }
+        store.find_object(location).await
+    }
+
     /// Opens the table at a location: lists it where it is a folder, and infers its schema.
     ///
     /// `object` is what a listing said of a location that is an object.
@@ -73,7 +94,7 @@ impl Opener {
             Some(object) => Snapshot::of_object(location, object)?,
             None => Snapshot::of_folder(&store, location, self.subfolders).await?,
         };
-        let inferred = schema::infer(&store, &self.footers, &mut snapshot).await?;
+        let inferred = schema::infer(&store, &self.footers, &self.schemas, &mut snapshot).await?;
         let file_schema = schema::without(&inferred.file_schema, &snapshot.partition_fields);
         let format = inferred.file_type.format;
         if format.is_by_position() && file_schema.fields().len() != inferred.file_schema.fields().len() {

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::ParquetMetaData;
 
-use super::head::{self, HEAD, Head, SHORT_HEAD, Told};
+use super::head::{self, HEAD, SHORT_HEAD, SchemaCache, Told};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::format::{FileType, Format};
@@ -35,7 +35,12 @@ pub(crate) struct Inferred {
 /// Infers the schema of a snapshot's files, and keeps the statistics that their footers gave.
 ///
 /// Costs one GET for each file that is looked at (more for a footer that exceeds the first read), all in flight together.
-pub(crate) async fn infer(store: &BucketStore, footers: &FooterCache, snapshot: &mut Snapshot) -> Result<Inferred> {
+pub(crate) async fn infer(
+    store: &BucketStore,
+    footers: &FooterCache,
+    schemas: &SchemaCache,
+    snapshot: &mut Snapshot,
+) -> Result<Inferred> {
     let file_type = match snapshot.file_type {
         Some(file_type) => file_type,
         None => head::tell_type(store, &snapshot.files[0].object).await?,
@@ -46,19 +51,19 @@ pub(crate) async fn infer(store: &BucketStore, footers: &FooterCache, snapshot: 
         let file_schema = infer_parquet(store, footers, snapshot, &looked_at, is_complete).await?;
         return Ok(Inferred { file_schema, source: ScanSource::Parquet, file_type, is_complete });
     }
-    let length = if looked_at.len() > LOOK_AT_ALL { SHORT_HEAD } else { HEAD };
+    // Heads that stay in memory serve the scan, too.
+    let total: u64 = looked_at.iter().map(|index| snapshot.files[*index].object.size.min(HEAD)).sum();
+    let is_long = looked_at.len() <= LOOK_AT_ALL || store.reads().can_keep(total);
+    let length = if is_long { HEAD } else { SHORT_HEAD };
     // What a head says is kept, not the head: there may be very many.
     let mut heads = stream::iter(looked_at)
-        .map(|index| {
-            let object = &snapshot.files[index].object;
-            async move { Head::read(store, object, file_type, length).await?.infer(file_type.format) }
-        })
+        .map(|index| schemas.get(store, &snapshot.files[index].object, file_type, length))
         .buffered(LOOK_AT_ALL);
     let mut merged = Merged::new(file_type.format);
-    let mut first: Option<Told> = None;
+    let mut first: Option<Arc<Told>> = None;
     while let Some(told) = heads.try_next().await? {
         merged.add(&told.location, told.schema.clone())?;
-        let first = first.get_or_insert_with(|| told.clone());
+        let first = first.get_or_insert_with(|| Arc::clone(&told));
         if first.source != told.source {
             let reason = format!(
                 "{} and {} are JSON of two kinds, an array and newline-delimited; keep one kind in a folder",
