@@ -2,10 +2,11 @@
 
 mod cache;
 mod groups;
+mod late;
 mod plan;
 mod reader;
 
 pub(crate) use self::cache::{FIRST_READ, FooterCache};
 pub(crate) use self::groups::InFlight;
-pub(crate) use self::plan::{ScanFile, ScanSource, ScanTable, scan};
+pub(crate) use self::plan::{STATISTICS_BYTES, ScanFile, ScanSource, ScanTable, scan};
 pub(crate) use self::reader::read_end;

@@ -8,6 +8,7 @@ use datafusion::common::config::CsvOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::{
     ArrowSource, AvroSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource,
 };
@@ -17,11 +18,13 @@ use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use object_store::ObjectMeta;
+use object_store::path::Path;
 
 use super::cache::FooterCache;
 use super::groups::{self, InFlight};
-use super::reader::PinnedReaderFactory;
-use crate::store::BucketStore;
+use super::late;
+use super::reader::{PinnedReaderFactory, check_types};
+use crate::store::{BucketStore, ByteCache, Sized64};
 
 /// What all scans of a table have in common.
 #[derive(Debug)]
@@ -35,6 +38,40 @@ pub(crate) struct ScanTable {
     /// Whether the schema was inferred from all files, so that none can be of another type.
     pub(crate) is_complete: bool,
     pub(crate) in_flight: InFlight,
+    /// Statistics of files that opening the table did not look at, from footers that scans have read since.
+    pub(crate) statistics: ByteCache<Path, Arc<Statistics>>,
+}
+
+/// Files whose footers tell what the columns of a table are like.
+const SAMPLED: usize = 8;
+
+/// Memory that the statistics of a table may take.
+pub(crate) const STATISTICS_BYTES: u64 = 16 * 1024 * 1024;
+
+impl Sized64 for Arc<Statistics> {
+    fn bytes(&self) -> u64 {
+        (self.column_statistics.len() * size_of::<ColumnStatistics>()) as u64
+    }
+}
+
+impl ScanTable {
+    /// The statistics of a file's columns: those that opening the table found, or else those of a footer that is cached
+    /// and fits the table.
+    fn statistics(&self, file: &ScanFile<'_>) -> Option<Arc<Statistics>> {
+        if file.statistics.is_some() || self.source != ScanSource::Parquet {
+            return file.statistics.cloned();
+        }
+        let path = &file.object.location;
+        if let Some(known) = self.statistics.peek(path) {
+            return Some(known);
+        }
+        let footer = self.footers.peek(&self.store, file.object)?;
+        let schema = self.schema.file_schema();
+        check_types(&footer, schema, &self.store, file.object).ok()?;
+        let statistics = Arc::new(DFParquetMetadata::statistics_from_parquet_metadata(&footer, schema).ok()?);
+        self.statistics.insert(path.clone(), Arc::clone(&statistics));
+        Some(statistics)
+    }
 }
 
 /// Which of DataFusion's file sources reads a table.
@@ -70,14 +107,19 @@ pub(crate) fn scan(
         _ => table.store.pin(&files.iter().map(|file| file.object).collect::<Vec<_>>())?,
     };
     store.register(state.runtime_env());
-    let files: Vec<PartitionedFile> = files.iter().map(partitioned_file).collect();
+    let wanted = wanted_columns(table, projection, filters);
+    let is_late = table.source == ScanSource::Parquet && {
+        let footers: Vec<_> =
+            files.iter().take(SAMPLED).filter_map(|file| table.footers.peek(&table.store, file.object)).collect();
+        late::pays(filters, wanted.as_ref(), &footers.iter().map(Arc::as_ref).collect::<Vec<_>>())
+    };
+    let files: Vec<PartitionedFile> = files.iter().map(|file| partitioned_file(table, file)).collect();
     let statistics = table_statistics(&files, table)?;
     // Files are read one after the other until there are enough rows: a few rows are not worth a request to every file.
     let short = limit.filter(|limit| *limit <= state.config().batch_size());
     let groups = match short {
         Some(_) => vec![FileGroup::new(files)],
         None => {
-            let wanted = wanted_columns(table, projection, filters);
             let units = groups::units(table, files, wanted.as_ref());
             groups::group(units, state.config().target_partitions(), table.in_flight)
         }
@@ -88,7 +130,7 @@ pub(crate) fn scan(
     // A declared partitioning keeps DataFusion from making as many groups as it wants partitions.
     let is_declared = short.is_some() || is_misread || groups.len() > state.config().target_partitions();
     let declared = is_declared.then(|| Partitioning::UnknownPartitioning(groups.len()));
-    let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table))
+    let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table, is_late))
         .with_output_partitioning(declared)
         .with_file_groups(groups)
         .with_statistics(statistics)
@@ -109,7 +151,7 @@ fn wanted_columns(table: &ScanTable, projection: Option<&Vec<usize>>, filters: &
     Some(projected.chain(filtered).collect())
 }
 
-fn file_source(state: &dyn Session, table: &ScanTable) -> Arc<dyn FileSource> {
+fn file_source(state: &dyn Session, table: &ScanTable, is_late: bool) -> Arc<dyn FileSource> {
     let schema = table.schema.clone();
     match table.source {
         ScanSource::Parquet => {
@@ -123,7 +165,8 @@ fn file_source(state: &dyn Session, table: &ScanTable) -> Arc<dyn FileSource> {
             let source = ParquetSource::new(schema)
                 .with_table_parquet_options(state.default_table_options().parquet)
                 .with_parquet_file_reader_factory(Arc::new(factory));
-            Arc::new(source)
+            // What the session's settings say stays on.
+            Arc::new(if is_late { source.with_pushdown_filters(true) } else { source })
         }
         ScanSource::Delimited { delimiter } => {
             let options = CsvOptions {
@@ -143,12 +186,12 @@ fn file_source(state: &dyn Session, table: &ScanTable) -> Arc<dyn FileSource> {
     }
 }
 
-fn partitioned_file(file: &ScanFile<'_>) -> PartitionedFile {
+fn partitioned_file(table: &ScanTable, file: &ScanFile<'_>) -> PartitionedFile {
     let mut planned =
         PartitionedFile::new_from_meta(file.object.clone()).with_partition_values(file.partition_values.to_vec());
-    if let Some(statistics) = file.statistics {
+    if let Some(statistics) = table.statistics(file) {
         // Not `with_statistics`: it claims that no partition value is NULL.
-        let mut statistics = Statistics::clone(statistics);
+        let mut statistics = Arc::unwrap_or_clone(statistics);
         let rows = statistics.num_rows;
         statistics
             .column_statistics

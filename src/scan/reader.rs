@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
@@ -102,26 +102,38 @@ impl PinnedReader {
     /// The footer, of a file whose columns have the types that the table has.
     async fn footer(&self) -> Result<Arc<ParquetMetaData>> {
         let footer = self.footers.get(&self.store, &self.object).await?;
-        let Some(expected) = &self.expected else { return Ok(footer) };
-        let metadata = footer.file_metadata();
-        let schema = parquet_to_arrow_schema(metadata.schema_descr(), metadata.key_value_metadata())
-            .map_err(|error| Error::DataFusion(error.into()))?;
-        for field in transform_schema_to_view(&schema).fields() {
-            let Ok(column) = expected.field_with_name(field.name()) else { continue };
-            if !column.data_type().equals_datatype(field.data_type()) {
-                let reason = format!(
-                    "column \"{}\" is {} in the table and {} in s3://{}/{}; rewrite that file, or move it out of the folder",
-                    field.name(),
-                    column.data_type(),
-                    field.data_type(),
-                    self.store.bucket(),
-                    self.object.location
-                );
-                return Err(Error::SchemaConflict { reason });
-            }
+        if let Some(expected) = &self.expected {
+            check_types(&footer, expected, &self.store, &self.object)?;
         }
         Ok(footer)
     }
+}
+
+/// Checks that the columns of a file have the types that its table has.
+pub(crate) fn check_types(
+    footer: &ParquetMetaData,
+    expected: &Schema,
+    store: &BucketStore,
+    object: &ObjectMeta,
+) -> Result<()> {
+    let metadata = footer.file_metadata();
+    let schema = parquet_to_arrow_schema(metadata.schema_descr(), metadata.key_value_metadata())
+        .map_err(|error| Error::DataFusion(error.into()))?;
+    for field in transform_schema_to_view(&schema).fields() {
+        let Ok(column) = expected.field_with_name(field.name()) else { continue };
+        if !column.data_type().equals_datatype(field.data_type()) {
+            let reason = format!(
+                "column \"{}\" is {} in the table and {} in s3://{}/{}; rewrite that file, or move it out of the folder",
+                field.name(),
+                column.data_type(),
+                field.data_type(),
+                store.bucket(),
+                object.location
+            );
+            return Err(Error::SchemaConflict { reason });
+        }
+    }
+    Ok(())
 }
 
 impl AsyncFileReader for PinnedReader {

@@ -33,14 +33,14 @@ const GAP: u64 = 1024 * 1024;
 /// What is longer is read in parts, in parallel. So parts are of 8 to 16 MiB.
 const LARGE: u64 = 16 * 1024 * 1024;
 
-/// The parts that a stream is read in.
-const STREAM_PART: u64 = 8 * 1024 * 1024;
+/// The lengths of the parts that a stream is read in: no shorter than is worth a request, no longer than memory allows.
+const STREAM_PARTS_OF: Range<u64> = 1024 * 1024..8 * 1024 * 1024;
 
 /// How many parts of a stream are in flight or waiting to be taken.
 const STREAM_PARTS: usize = 4;
 
 /// Most bytes that one stream holds in memory.
-pub(crate) const STREAM_MEMORY: u64 = STREAM_PART * STREAM_PARTS as u64;
+pub(crate) const STREAM_MEMORY: u64 = STREAM_PARTS_OF.end * STREAM_PARTS as u64;
 
 /// The start or the end of an object, kept in memory. A whole object is a start.
 #[derive(Debug, Clone)]
@@ -189,7 +189,7 @@ impl Reads {
     }
 
     /// A range of an object as a stream, whose start is served from memory where it is there. Nothing is requested before
-    /// that start has been taken: a few rows may need no more. What is long is read in parts, several in flight.
+    /// that start has been taken: a few rows may need no more. The rest is read in parts, several in flight.
     pub(crate) fn stream(
         self: &Arc<Self>,
         object: ObjectMeta,
@@ -205,32 +205,18 @@ impl Reads {
             return head.boxed();
         }
         let reads = Arc::clone(self);
-        let rest = async move {
-            let length = rest.end - rest.start;
+        let rest = stream::once(async move {
             if object.size <= SMALL && pieces.is_empty() {
+                // As others read it: whole.
                 let bytes = reads.ranges(&object, std::slice::from_ref(&rest)).await?;
-                Ok(stream::iter(bytes.into_iter().map(Ok)).boxed())
-            } else if length <= LARGE {
-                reads.answer(object, rest).await
-            } else {
-                let parts = split(rest, length.div_ceil(STREAM_PART));
-                let parts = stream::iter(parts).map(move |part| reads.fly(&object, part, None)).buffered(STREAM_PARTS);
-                Ok(parts.boxed())
+                return Ok(stream::iter(bytes.into_iter().map(Ok)).boxed());
             }
-        };
-        head.chain(stream::once(rest).try_flatten()).boxed()
-    }
-
-    /// The answer to one GET, as its bytes arrive.
-    async fn answer(&self, object: ObjectMeta, range: Range<u64>) -> ReadResult<BoxStream<'static, ReadResult<Bytes>>> {
-        let (s3, permits) = (Arc::clone(&self.s3), Arc::clone(&self.permits));
-        // In a task, since a permit must not wait for a reader that is not polled.
-        let task = SpawnedTask::spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            s3.get_opts(&object.location, pinned(&object, range)).await
+            let length = rest.end - rest.start;
+            let part = (length / STREAM_PARTS as u64).clamp(STREAM_PARTS_OF.start, STREAM_PARTS_OF.end);
+            let parts = stream::iter(split(rest, length.div_ceil(part)));
+            Ok::<_, ReadError>(parts.map(move |part| reads.fly(&object, part, None)).buffered(STREAM_PARTS).boxed())
         });
-        let answer = task.await.map_err(|error| generic(error.to_string()))?.map_err(Arc::new)?;
-        Ok(answer.into_stream().map_err(Arc::new).boxed())
+        head.chain(rest.try_flatten()).boxed()
     }
 
     /// What is in memory of an object.

@@ -20,11 +20,23 @@ use crate::location::S3Location;
 use crate::scan::{ScanSource, read_end};
 use crate::store::{BucketStore, ByteCache, CacheUse, End, ObjectVersion, Sized64};
 
-/// Bytes at the start of a file that inference reads of formats other than Parquet.
-pub(super) const HEAD: u64 = 1024 * 1024;
+/// Bytes at the start of a file that inference reads of formats other than Parquet and delimited text.
+const HEAD: u64 = 1024 * 1024;
 
-/// The same where there are many files.
-pub(super) const SHORT_HEAD: u64 = 64 * 1024;
+/// The same of delimited text, of which only the first records count.
+const DELIMITED_HEAD: u64 = 256 * 1024;
+
+/// The same where there are so many files that their heads do not stay in memory.
+const SHORT_HEAD: u64 = 64 * 1024;
+
+/// Bytes at the start of a file that inference reads, where the file is larger.
+pub(super) fn head_length(format: Format, is_one_of_many: bool) -> u64 {
+    match format {
+        _ if is_one_of_many => SHORT_HEAD,
+        Format::Csv | Format::Tsv => DELIMITED_HEAD,
+        _ => HEAD,
+    }
+}
 
 /// Records of a delimited file that inference looks at. Of JSON it is all of the head: a fraction that comes later would
 /// be cut off without an error.

@@ -23,15 +23,14 @@ use datafusion::prelude::SessionContext;
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
-use self::head::HEAD;
 pub(crate) use self::head::SchemaCache;
 use self::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::format::{FileType, Format};
 use crate::location::S3Location;
-use crate::scan::{FIRST_READ, FooterCache, InFlight, ScanFile, ScanTable, scan};
+use crate::scan::{FIRST_READ, FooterCache, InFlight, STATISTICS_BYTES, ScanFile, ScanTable, scan};
 use crate::settings::Subfolders;
-use crate::store::{End, Stores};
+use crate::store::{ByteCache, End, Stores};
 
 /// A table: one object, or the data files below a folder.
 ///
@@ -75,7 +74,8 @@ impl Opener {
         let store = self.stores.bucket(location.bucket())?;
         let (end, length) = match FileType::from_name(location.key()) {
             Some((FileType { format: Format::Parquet, .. }, _)) => (End::End, FIRST_READ),
-            _ => (End::Start, HEAD),
+            Some((FileType { format, .. }, _)) => (End::Start, head::head_length(format, false)),
+            None => return store.find_object(location).await,
         };
         if let Ok(path) = Path::parse(location.key())
             && let Ok(found) = store.reads().first(&path, end, length).await
@@ -117,6 +117,7 @@ impl Opener {
             is_compressed: inferred.file_type.compression != CompressionTypeVariant::UNCOMPRESSED,
             is_complete: inferred.is_complete,
             in_flight: self.in_flight,
+            statistics: ByteCache::new(STATISTICS_BYTES)?,
         };
         Ok(S3Table { name: name.to_owned(), location: location.clone(), snapshot, scan })
     }

@@ -10,12 +10,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::ParquetMetaData;
 
-use super::head::{self, HEAD, SHORT_HEAD, SchemaCache, Told};
+use super::head::{self, SchemaCache, Told};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::format::{FileType, Format};
 use crate::scan::{FooterCache, ScanSource};
-use crate::store::BucketStore;
+use crate::store::{BucketStore, SMALL};
 
 /// Up to so many files, all are looked at; above, the first by key and the newest. Of formats that are read by position
 /// it is always all.
@@ -51,13 +51,17 @@ pub(crate) async fn infer(
         let file_schema = infer_parquet(store, footers, snapshot, &looked_at, is_complete).await?;
         return Ok(Inferred { file_schema, source: ScanSource::Parquet, file_type, is_complete });
     }
-    // Heads that stay in memory serve the scan, too.
-    let total: u64 = looked_at.iter().map(|index| snapshot.files[*index].object.size.min(HEAD)).sum();
-    let is_long = looked_at.len() <= LOOK_AT_ALL || store.reads().can_keep(total);
-    let length = if is_long { HEAD } else { SHORT_HEAD };
+    // Heads that stay in memory serve the scan, too, and small files are read whole.
+    let read_of = |size: u64| if size <= SMALL { size } else { head::head_length(file_type.format, false) };
+    let total: u64 = looked_at.iter().map(|index| read_of(snapshot.files[*index].object.size)).sum();
+    let is_kept = looked_at.len() <= LOOK_AT_ALL || store.reads().can_keep(total);
     // What a head says is kept, not the head: there may be very many.
     let mut heads = stream::iter(looked_at)
-        .map(|index| schemas.get(store, &snapshot.files[index].object, file_type, length))
+        .map(|index| {
+            let object = &snapshot.files[index].object;
+            let length = if is_kept { read_of(object.size) } else { head::head_length(file_type.format, true) };
+            schemas.get(store, object, file_type, length)
+        })
         .buffered(LOOK_AT_ALL);
     let mut merged = Merged::new(file_type.format);
     let mut first: Option<Arc<Told>> = None;
