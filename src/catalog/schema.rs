@@ -164,7 +164,7 @@ impl S3SchemaProvider {
         // A path that no listing has shown is an object or a folder. Its name makes one of them likelier.
         let store = self.opener.stores.bucket(location.bucket())?;
         let looks_like_object = FileType::from_name(location.key()).is_some();
-        if looks_like_object && let Some(object) = store.find_object(&location).await? {
+        if looks_like_object && let Some(object) = self.opener.find(&location).await? {
             return self.opener.open(&name, &location, Some(object)).await;
         }
         match self.opener.open(&name, &location.to_folder(), None).await {

@@ -3,6 +3,7 @@
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_s3::S3Connector;
 use datafusion_s3_testbed::{Identity, Testbed};
 
 use crate::harness::{batch, connector, error, parquet, query, registered, rows, session};
@@ -34,7 +35,7 @@ async fn each_connector_signs_with_its_own_key() {
     ] {
         testbed.reset_log();
         let builder = connector(&testbed).with_access_key(key, secret).with_root(format!("s3://{bucket}/shop"));
-        builder.build().unwrap().register(&ctx, schema).await.unwrap();
+        builder.with_cache_bytes(0).build().unwrap().register(&ctx, schema).await.unwrap();
         for table in ["t", "p"] {
             rows(&ctx, &format!("SELECT * FROM {schema}.{table}")).await;
         }
@@ -260,7 +261,7 @@ async fn a_plan_runs_in_a_session_that_did_not_plan_it() {
     let testbed = Testbed::start().await.unwrap();
     testbed.put("testbed", "shop/p.parquet", parquet(&batch(1, 2))).await.unwrap();
     testbed.put("testbed", "shop/c.csv", "id\n1\n2\n").await.unwrap();
-    let (ctx, s3) = registered(&testbed, "s3://testbed/shop").await;
+    let (ctx, s3) = uncached(&testbed, "s3://testbed/shop").await;
     let runtime = RuntimeEnvBuilder::new().with_object_store_registry(s3.object_store_registry()).build_arc().unwrap();
     let worker = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
     // A connector with the same settings, as a worker in another process has.
@@ -283,6 +284,14 @@ async fn a_plan_runs_in_a_session_that_did_not_plan_it() {
     assert!(worker.runtime_env().object_store_registry.get_store(&"gs://x".parse().unwrap()).is_err());
 }
 
+/// As [`registered`], without memory: every read is a request.
+async fn uncached(testbed: &Testbed, root: &str) -> (SessionContext, S3Connector) {
+    let ctx = session();
+    let s3 = connector(testbed).with_root(root).with_cache_bytes(0).build().unwrap();
+    s3.register(&ctx, "s3").await.unwrap();
+    (ctx, s3)
+}
+
 /// Bodies of the same size, so that only the etag tells them apart.
 const VERSIONS: [(&str, &str); 2] = [("a,b\n1,2\n", "b,a\n9,8\n"), ("{\"a\":1,\"b\":2}\n", "{\"b\":9,\"a\":8}\n")];
 
@@ -293,7 +302,7 @@ async fn a_replaced_object_is_an_error_until_a_refresh() {
         assert_eq!(old.len(), new.len());
         let key = format!("shop/t.{extension}");
         testbed.put("testbed", &key, old).await.unwrap();
-        let (ctx, s3) = registered(&testbed, "s3://testbed/shop").await;
+        let (ctx, s3) = uncached(&testbed, "s3://testbed/shop").await;
         assert_eq!(rows(&ctx, "SELECT a, b FROM s3.t").await, ["1|2"]);
         testbed.put("testbed", &key, new).await.unwrap();
         let error = error(&ctx, "SELECT a, b FROM s3.t").await;
@@ -314,7 +323,7 @@ async fn a_replaced_parquet_object_is_an_error_until_a_refresh() {
     for key in ["shop/t/a.parquet", "shop/t/b.parquet"] {
         testbed.put("testbed", key, old.clone()).await.unwrap();
     }
-    let (ctx, s3) = registered(&testbed, "s3://testbed/shop").await;
+    let (ctx, s3) = uncached(&testbed, "s3://testbed/shop").await;
     let sql = "SELECT DISTINCT id / 10 FROM s3.t";
     assert_eq!(rows(&ctx, sql).await, ["1"]);
     testbed.put("testbed", "shop/t/b.parquet", new).await.unwrap();
@@ -343,7 +352,7 @@ async fn a_plan_never_reads_a_later_version() {
     for (extension, (old, new)) in ["csv", "json"].into_iter().zip(VERSIONS) {
         let key = format!("{extension}/t.{extension}");
         testbed.put("testbed", &key, old).await.unwrap();
-        let (ctx, s3) = registered(&testbed, &format!("s3://testbed/{extension}")).await;
+        let (ctx, s3) = uncached(&testbed, &format!("s3://testbed/{extension}")).await;
         let sql = "SELECT a, b FROM s3.t";
         let early = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
         testbed.put("testbed", &key, new).await.unwrap();

@@ -318,7 +318,9 @@ async fn a_failure_of_a_scan_is_told_without_its_layers() {
             _ => FaultAction::Respond { status, content_type: "application/xml", body: body.into() },
         });
         let testbed = Testbed::builder().bucket("lake").fault(Arc::new(fault)).start().await.unwrap();
-        testbed.put("lake", "articles.parquet", parquet(&batch(1, 3))).await.unwrap();
+        let body = parquet(&batch(1, 300_000));
+        assert!(body.len() > 1024 * 1024, "its first read is not all of it");
+        testbed.put("lake", "articles.parquet", body).await.unwrap();
         let run = run(shell(&testbed, &["s3://lake", "--format", "table", "-c", "SELECT * FROM s3.articles"])).await;
         assert_eq!(run.error(1), message);
     }
