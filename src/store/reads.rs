@@ -212,7 +212,7 @@ impl Reads {
                 return Ok(stream::iter(bytes.into_iter().map(Ok)).boxed());
             }
             let length = rest.end - rest.start;
-            let part = (length / STREAM_PARTS as u64).clamp(STREAM_PARTS_OF.start, STREAM_PARTS_OF.end);
+            let part = length.div_ceil(STREAM_PARTS as u64).clamp(STREAM_PARTS_OF.start, STREAM_PARTS_OF.end);
             let parts = stream::iter(split(rest, length.div_ceil(part)));
             Ok::<_, ReadError>(parts.map(move |part| reads.fly(&object, part, None)).buffered(STREAM_PARTS).boxed())
         });
