@@ -67,13 +67,13 @@ impl S3Connector {
     /// Puts the tables into `schema` of the session's default catalog, so that `schema.table` names them in SQL.
     ///
     /// Costs one LIST for each 1,000 children of the root, and nothing without a root or where the connector has listed
-    /// before. A schema of that name that is there already is replaced.
+    /// within [`ConnectorSettings::listing_ttl`]. A schema of that name that is there already is replaced.
     ///
     /// # Errors
     /// [`Error::EmptyRoot`] where nothing under the root could be a table, [`Error::NotFound`] for a missing bucket,
     /// [`Error::AccessDenied`] where it may not be listed.
     pub async fn register(&self, ctx: &SessionContext, schema: &str) -> Result<()> {
-        self.tables.discover().await?;
+        self.tables.discover_anew().await?;
         self.tables.check_not_empty()?;
         let catalog_name = ctx.copied_config().options().catalog.default_catalog.clone();
         let catalog = ctx.catalog(&catalog_name).ok_or_else(|| {
@@ -126,26 +126,27 @@ impl S3Connector {
         self.opener.stores.register(root.bucket(), &ctx.runtime_env())
     }
 
-    /// The names of the tables, in order; empty without a root. Lists the root the first time.
+    /// The names of the tables, in order; empty without a root. Lists the root the first time, and again when that is longer
+    /// ago than [`ConnectorSettings::listing_ttl`].
     ///
     /// # Errors
     /// Those of a LIST: [`Error::NotFound`], [`Error::AccessDenied`], [`Error::Store`].
     pub async fn table_names(&self) -> Result<Vec<String>> {
-        self.tables.discover().await?;
+        self.tables.discover_anew().await?;
         Ok(self.tables.shown())
     }
 
     /// Whether [`table`](Self::table) would find this name: a table's name, a child's full name such as
-    /// `articles.parquet`, or a full S3 path (which is not looked at). Lists the root the first time.
+    /// `articles.parquet`, or a full S3 path (which is not looked at). Lists the root as [`table_names`](Self::table_names) does.
     ///
     /// # Errors
     /// As [`table_names`](Self::table_names).
     pub async fn has_table(&self, name: &str) -> Result<bool> {
-        self.tables.discover_for(name).await?;
-        Ok(self.tables.has(name))
+        self.tables.has_anew(name).await
     }
 
-    /// Opens a table; once, however many ask. Lists the root the first time, then a table that is a folder.
+    /// Opens a table; once, however many ask. Lists the root the first time, then a table that is a folder, and that again
+    /// when it is longer ago than [`ConnectorSettings::listing_ttl`].
     ///
     /// # Errors
     /// [`Error::TableNotFound`] and [`Error::AmbiguousName`] for the name, [`Error::NotATable`], [`Error::InvalidFile`]
@@ -334,6 +335,7 @@ impl S3ConnectorBuilder {
             footers: Arc::new(FooterCache::new(self.settings.cache_bytes * 7 / 16)?),
             schemas: SchemaCache::new(self.settings.cache_bytes / 16)?,
             subfolders: self.settings.subfolders,
+            listing_ttl: self.settings.listing_ttl,
             in_flight: InFlight { requests: self.settings.requests_in_flight, bytes: self.settings.bytes_in_flight },
         });
         let tables = Arc::new(S3SchemaProvider::new(root.clone(), Arc::clone(&opener)));

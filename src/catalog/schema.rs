@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -19,8 +20,9 @@ use crate::table::{Opener, S3Table};
 
 /// The tables of a folder, or without one all tables by their full S3 paths.
 ///
-/// Names come from an immutable [`Discovery`] that only [`refresh`](Self::refresh) replaces; sync lookups read it and do
-/// no I/O. A table is opened on first use, once however many ask, and stays open until the next refresh.
+/// Names come from an immutable [`Discovery`] that a listing replaces; sync lookups read it and do no I/O. A table is
+/// opened on first use, once however many ask, and stays open until its listing is older than the time to live or until
+/// the next refresh.
 #[derive(Debug)]
 pub(crate) struct S3SchemaProvider {
     folder: Option<S3Location>,
@@ -37,11 +39,14 @@ pub(crate) struct S3SchemaProvider {
 #[derive(Debug, Default)]
 struct Discovery {
     names: Names,
+    /// When the listing began; `None` where nothing was listed.
+    listed_at: Option<Instant>,
     /// Opened tables by location. Guards the map only: a table is opened in its cell.
     tables: Mutex<HashMap<S3Location, Arc<OnceCell<Arc<S3Table>>>>>,
 }
 
 /// Where a name leads.
+#[derive(PartialEq)]
 struct Target {
     name: String,
     location: S3Location,
@@ -81,8 +86,28 @@ impl S3SchemaProvider {
         self.first_listing.get_or_try_init(|| self.list()).await.copied()
     }
 
+    /// Lists the folder unless it was listed within the time to live; once for all who ask at the same time.
+    pub(crate) async fn discover_anew(&self) -> Result<()> {
+        let asked = Instant::now();
+        self.discover().await?;
+        if self.is_believed(&self.discovery()) { Ok(()) } else { self.list_unless_listed_since(asked).await }
+    }
+
+    /// Whether a listing is not older than the time to live. There is none without a folder.
+    fn is_believed(&self, discovery: &Discovery) -> bool {
+        self.folder.is_none() || discovery.listed_at.is_some_and(|at| self.opener.is_believed(at))
+    }
+
     async fn list(&self) -> Result<()> {
+        self.list_unless_listed_since(Instant::now()).await
+    }
+
+    async fn list_unless_listed_since(&self, asked: Instant) -> Result<()> {
         let _listing = self.listing.lock().await;
+        if self.discovery().listed_at.is_some_and(|at| at >= asked) {
+            return Ok(());
+        }
+        let listed_at = Instant::now();
         let names = match &self.folder {
             None => Names::default(),
             Some(folder) => {
@@ -91,7 +116,7 @@ impl S3SchemaProvider {
             }
         };
         *self.discovery.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Discovery { names, ..Discovery::default() });
+            Arc::new(Discovery { names, listed_at: Some(listed_at), ..Discovery::default() });
         Ok(())
     }
 
@@ -131,21 +156,53 @@ impl S3SchemaProvider {
 
     /// Lists the folder unless it was listed, or the name is a full path: that one can be read where the folder cannot be
     /// listed.
-    pub(crate) async fn discover_for(&self, name: &str) -> Result<()> {
+    async fn discover_for(&self, name: &str) -> Result<()> {
         if S3Location::is_location(name) { Ok(()) } else { self.discover().await }
     }
 
-    /// Opens the table of that name, once for all who ask. Lists the folder first where that has not succeeded yet.
+    /// As [`has`](Self::has), by a listing within the time to live.
+    pub(crate) async fn has_anew(&self, name: &str) -> Result<bool> {
+        if !S3Location::is_location(name) {
+            self.discover_anew().await?;
+        }
+        Ok(self.has(name))
+    }
+
+    /// Opens the table of that name, once for all who ask. Lists the folder first where that has not succeeded yet, and
+    /// again where the name leads nowhere by a listing that is older than the time to live.
     pub(crate) async fn open(&self, name: &str) -> Result<Arc<S3Table>> {
+        let asked = Instant::now();
         self.discover_for(name).await?;
         let discovery = self.discovery();
-        let target = self.target(&discovery, name)?;
+        let opened = self.open_by(&discovery, name, asked).await;
+        if opened.is_ok() || S3Location::is_location(name) || self.is_believed(&discovery) {
+            return opened;
+        }
+        self.list_unless_listed_since(asked).await?;
+        let latest = self.discovery();
+        // What still leads to the same place has failed there.
+        match (self.target(&discovery, name), self.target(&latest, name)) {
+            (Ok(before), Ok(now)) if before == now => opened,
+            _ => self.open_by(&latest, name, asked).await,
+        }
+    }
+
+    async fn open_by(&self, discovery: &Discovery, name: &str, asked: Instant) -> Result<Arc<S3Table>> {
+        let target = self.target(discovery, name)?;
         let location = target.location.clone();
-        let cell = {
+        let (cell, outdated) = {
             let mut tables = discovery.tables.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(tables.entry(location.clone()).or_default())
+            let cell = tables.entry(location.clone()).or_default();
+            let is_current =
+                |table: &&Arc<S3Table>| table.listed_at() >= asked || self.opener.is_believed(table.listed_at());
+            let outdated = cell.get().filter(|table| !is_current(table)).cloned();
+            if outdated.is_some() {
+                *cell = Arc::default();
+            }
+            (Arc::clone(cell), outdated)
         };
-        let opened = cell.get_or_try_init(|| async { self.open_target(target).await.map(Arc::new) }).await;
+        let open = || async { self.open_target(discovery, target, outdated).await.map(Arc::new) };
+        let opened = cell.get_or_try_init(open).await;
         if opened.is_err() {
             // Names that lead nowhere must not pile up.
             let mut tables = discovery.tables.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,20 +213,36 @@ impl S3SchemaProvider {
         opened.cloned()
     }
 
-    async fn open_target(&self, target: Target) -> Result<S3Table> {
+    /// Opens what lies at a target; `outdated` is the table as it was open before.
+    async fn open_target(
+        &self,
+        discovery: &Discovery,
+        target: Target,
+        outdated: Option<Arc<S3Table>>,
+    ) -> Result<S3Table> {
         let Target { name, location, object, is_listed } = target;
+        if let (Some(object), Some(listed_at)) = (object, discovery.listed_at) {
+            if self.opener.is_believed(listed_at) {
+                return self.opener.open(&name, &location, Some((object, listed_at))).await;
+            }
+            return self.opener.open_object(&name, &location).await;
+        }
         if is_listed || location.is_folder() {
-            return self.opener.open(&name, &location, object).await;
+            return self.opener.open(&name, &location, None).await;
+        }
+        if outdated.is_some_and(|table| *table.location() == location) {
+            return self.opener.open_object(&name, &location).await;
         }
         // A path that no listing has shown is an object or a folder. Its name makes one of them likelier.
         let store = self.opener.stores.bucket(location.bucket())?;
         let looks_like_object = FileType::from_name(location.key()).is_some();
+        let now = Instant::now();
         if looks_like_object && let Some(object) = self.opener.find(&location).await? {
-            return self.opener.open(&name, &location, Some(object)).await;
+            return self.opener.open(&name, &location, Some((object, now))).await;
         }
         match self.opener.open(&name, &location.to_folder(), None).await {
             Err(Error::NotATable { reason, .. }) if !looks_like_object => match store.find_object(&location).await? {
-                Some(object) => self.opener.open(&name, &location, Some(object)).await,
+                Some(object) => self.opener.open(&name, &location, Some((object, now))).await,
                 None => Err(Error::NotATable { location: location.to_folder().to_string(), reason }),
             },
             opened => opened,

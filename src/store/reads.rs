@@ -1,7 +1,7 @@
 //! [`Reads`]: every GET of data of a bucket. From memory where the bytes are here, merged or split by cost, shared by all
-//! who ask for the same, and so many at a time.
+//! who ask for the same range, and so many at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +10,11 @@ use bytes::{Bytes, BytesMut};
 use datafusion::common::runtime::SpawnedTask;
 use futures::future::{BoxFuture, Shared, WeakShared, try_join_all};
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use object_store::aws::AmazonS3;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::cache::{ByteCache, ObjectVersion, Sized64};
 
@@ -78,6 +78,12 @@ pub(crate) struct Reads {
     permits: Arc<Semaphore>,
     /// Guards the map only.
     flights: Mutex<Flights>,
+}
+
+/// A GET whose bytes are taken as they arrive.
+struct Arrival {
+    chunks: mpsc::UnboundedReceiver<ReadResult<Bytes>>,
+    _task: SpawnedTask<()>,
 }
 
 /// The GETs that are under way, and some that were.
@@ -213,10 +219,64 @@ impl Reads {
             }
             let length = rest.end - rest.start;
             let part = length.div_ceil(STREAM_PARTS as u64).clamp(STREAM_PARTS_OF.start, STREAM_PARTS_OF.end);
-            let parts = stream::iter(split(rest, length.div_ceil(part)));
-            Ok::<_, ReadError>(parts.map(move |part| reads.fly(&object, part, None)).buffered(STREAM_PARTS).boxed())
+            let parts = split(rest, length.div_ceil(part)).collect();
+            Ok::<_, ReadError>(reads.arrivals(object, parts).boxed())
         });
         head.chain(rest.try_flatten()).boxed()
+    }
+
+    /// The bytes of these parts of an object as they arrive, one part after the other, with several under way.
+    fn arrivals(
+        self: Arc<Self>,
+        object: ObjectMeta,
+        parts: VecDeque<Range<u64>>,
+    ) -> impl Stream<Item = ReadResult<Bytes>> + Send {
+        let state = (self, object, parts, VecDeque::<Arrival>::new());
+        stream::unfold(state, |(reads, object, mut parts, mut open)| async move {
+            loop {
+                while open.len() < STREAM_PARTS
+                    && let Some(part) = parts.pop_front()
+                {
+                    open.push_back(reads.arrive(object.clone(), part));
+                }
+                match open.front_mut()?.chunks.recv().await {
+                    Some(chunk) => {
+                        if chunk.is_err() {
+                            parts.clear();
+                            open.clear();
+                        }
+                        return Some((chunk, (reads, object, parts, open)));
+                    }
+                    None => {
+                        open.pop_front();
+                    }
+                }
+            }
+        })
+    }
+
+    /// A GET of a range whose bytes are handed on as they arrive, and which runs whether they are taken or not: a request
+    /// must not wait for a reader that is not polled. Dropping it cancels it.
+    fn arrive(&self, object: ObjectMeta, range: Range<u64>) -> Arrival {
+        let (sender, chunks) = mpsc::unbounded_channel();
+        let (s3, permits) = (Arc::clone(&self.s3), Arc::clone(&self.permits));
+        let task = SpawnedTask::spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let read = async {
+                let answer = s3.get_opts(&object.location, pinned(&object, range.clone())).await?;
+                let (mut stream, mut length) = (answer.into_stream(), 0);
+                while let Some(chunk) = stream.try_next().await? {
+                    length += chunk.len() as u64;
+                    // Nobody may want it any more.
+                    sender.send(Ok(chunk)).ok();
+                }
+                check_length(length, &range)
+            };
+            if let Err(error) = read.await {
+                sender.send(Err(Arc::new(error))).ok();
+            }
+        });
+        Arrival { chunks, _task: task }
     }
 
     /// What is in memory of an object.
@@ -249,11 +309,7 @@ impl Reads {
             let _permit = permits.acquire_owned().await;
             let answer = s3.get_opts(&object.location, pinned(&object, range.clone())).await?;
             let bytes = answer.bytes().await?;
-            let expected = range.end - range.start;
-            if bytes.len() as u64 != expected {
-                let source = format!("the answer has {} bytes instead of {expected}", bytes.len()).into();
-                return Err(object_store::Error::Generic { store: "S3", source });
-            }
+            check_length(bytes.len() as u64, &range)?;
             if let Some(end) = keep {
                 pieces.insert((version, end), Piece { range, bytes: bytes.clone() });
             }
@@ -277,6 +333,16 @@ impl Piece {
 /// A read of a range of the version that was listed.
 fn pinned(object: &ObjectMeta, range: Range<u64>) -> GetOptions {
     GetOptions { range: Some(GetRange::Bounded(range)), if_match: object.e_tag.clone(), ..GetOptions::default() }
+}
+
+/// Checks that an answer has as many bytes as were asked for.
+fn check_length(length: u64, range: &Range<u64>) -> object_store::Result<()> {
+    let expected = range.end - range.start;
+    if length == expected {
+        return Ok(());
+    }
+    let source = format!("the answer has {length} bytes instead of {expected}").into();
+    Err(object_store::Error::Generic { store: "S3", source })
 }
 
 fn generic(reason: String) -> ReadError {

@@ -7,6 +7,7 @@ mod schema;
 mod snapshot;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Fields, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -44,8 +45,10 @@ use crate::store::{ByteCache, End, Stores};
 /// ```
 ///
 /// It holds one snapshot: the objects that were listed when it was opened, with sizes and etags. Every read says
-/// If-Match, so an object that was replaced since is an error and never a wrong row;
-/// [`S3Connector::refresh`](crate::S3Connector::refresh) makes the connector open its tables anew.
+/// If-Match, so an object that was replaced since is an error and never a wrong row. The connector opens a table anew when
+/// its listing is older than [`ConnectorSettings::listing_ttl`](crate::ConnectorSettings::listing_ttl), and after
+/// [`S3Connector::refresh`](crate::S3Connector::refresh). A table that a view or a prepared statement keeps is listed again
+/// when it is planned for execution; where its columns have changed by then, that is an error.
 ///
 /// Partition columns come after the columns of the files. Filters on them choose files before anything is read; all
 /// other filters, projections and limits are pushed into DataFusion's own sources.
@@ -55,6 +58,11 @@ pub struct S3Table {
     location: S3Location,
     snapshot: Snapshot,
     scan: ScanTable,
+    /// When the listing of the snapshot began.
+    listed_at: Instant,
+    opener: Arc<Opener>,
+    /// The same table with a later listing, for a view or a prepared statement that keeps this one.
+    latest: tokio::sync::Mutex<Option<Arc<S3Table>>>,
 }
 
 /// What opening a table needs, shared by all tables of a connector.
@@ -64,6 +72,7 @@ pub(crate) struct Opener {
     pub(crate) footers: Arc<FooterCache>,
     pub(crate) schemas: SchemaCache,
     pub(crate) subfolders: Subfolders,
+    pub(crate) listing_ttl: Duration,
     pub(crate) in_flight: InFlight,
 }
 
@@ -85,14 +94,39 @@ impl Opener {
         store.find_object(location).await
     }
 
+    /// Whether a listing that began then is not older than the time to live.
+    pub(crate) fn is_believed(&self, listed_at: Instant) -> bool {
+        listed_at.elapsed() < self.listing_ttl
+    }
+
+    /// Opens the table of an object, by asking a listing for it.
+    pub(crate) async fn open_object(self: &Arc<Self>, name: &str, location: &S3Location) -> Result<S3Table> {
+        let now = Instant::now();
+        match self.stores.bucket(location.bucket())?.find_object(location).await? {
+            Some(object) => self.open(name, location, Some((object, now))).await,
+            None => Err(Error::NotATable {
+                location: location.to_string(),
+                reason: "nothing lies there any more; check what has removed it, or refresh the connector".to_owned(),
+            }),
+        }
+    }
+
     /// Opens the table at a location: lists it where it is a folder, and infers its schema.
     ///
-    /// `object` is what a listing said of a location that is an object.
-    pub(crate) async fn open(&self, name: &str, location: &S3Location, object: Option<ObjectMeta>) -> Result<S3Table> {
+    /// `object` is what a listing said of a location that is an object, and when that listing began.
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        name: &str,
+        location: &S3Location,
+        object: Option<(ObjectMeta, Instant)>,
+    ) -> Result<S3Table> {
         let store = self.stores.bucket(location.bucket())?;
-        let mut snapshot = match object {
-            Some(object) => Snapshot::of_object(location, object)?,
-            None => Snapshot::of_folder(&store, location, self.subfolders).await?,
+        let (mut snapshot, listed_at) = match object {
+            Some((object, listed_at)) => (Snapshot::of_object(location, object)?, listed_at),
+            None => {
+                let now = Instant::now();
+                (Snapshot::of_folder(&store, location, self.subfolders).await?, now)
+            }
         };
         let inferred = schema::infer(&store, &self.footers, &self.schemas, &mut snapshot).await?;
         let file_schema = schema::without(&inferred.file_schema, &snapshot.partition_fields);
@@ -119,7 +153,15 @@ impl Opener {
             in_flight: self.in_flight,
             statistics: ByteCache::new(STATISTICS_BYTES)?,
         };
-        Ok(S3Table { name: name.to_owned(), location: location.clone(), snapshot, scan })
+        Ok(S3Table {
+            name: name.to_owned(),
+            location: location.clone(),
+            snapshot,
+            scan,
+            listed_at,
+            opener: Arc::clone(self),
+            latest: tokio::sync::Mutex::default(),
+        })
     }
 }
 
@@ -146,6 +188,39 @@ impl S3Table {
     /// The columns, each with name, type and whether it may be NULL.
     pub fn columns(&self) -> &Fields {
         self.scan.schema.table_schema().fields()
+    }
+
+    /// When the listing of its snapshot began.
+    pub(crate) fn listed_at(&self) -> Instant {
+        self.listed_at
+    }
+
+    /// The same table by a later listing, where a plan that was kept is executed after its time to live.
+    async fn relisted(&self) -> Result<Option<Arc<Self>>> {
+        /// More than planning takes: a query that has just listed does not list twice.
+        const PLANNING: Duration = Duration::from_secs(1);
+        let is_current = |at: Instant| at.elapsed() < self.opener.listing_ttl + PLANNING;
+        if is_current(self.listed_at) {
+            return Ok(None);
+        }
+        let mut latest = self.latest.lock().await;
+        if latest.as_ref().is_none_or(|table| !is_current(table.listed_at)) {
+            let table = if self.location.is_folder() {
+                self.opener.open(&self.name, &self.location, None).await?
+            } else {
+                self.opener.open_object(&self.name, &self.location).await?
+            };
+            *latest = Some(Arc::new(table));
+        }
+        match &*latest {
+            Some(table) if table.schema() != self.schema() => Err(Error::SchemaConflict {
+                reason: format!(
+                    "the columns of {} have changed since the query was planned; plan it again, or create the view anew",
+                    self.location
+                ),
+            }),
+            latest => Ok(latest.clone()),
+        }
     }
 
     /// The number of data files in the table's snapshot.
@@ -181,6 +256,33 @@ impl TableProvider for S3Table {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        match self.relisted().await? {
+            Some(latest) => latest.scan_snapshot(state, projection, filters, limit),
+            None => self.scan_snapshot(state, projection, filters, limit),
+        }
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
+        let columns = &self.snapshot.partition_fields;
+        let support = |filter: &&Expr| {
+            if partition::is_decided(filter, columns) {
+                TableProviderFilterPushDown::Exact
+            } else {
+                TableProviderFilterPushDown::Inexact
+            }
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+}
+
+impl S3Table {
+    fn scan_snapshot(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let columns = &self.snapshot.partition_fields;
         let decided: Vec<&Expr> = filters.iter().filter(|filter| partition::is_decided(filter, columns)).collect();
         let values = self.snapshot.files.iter().map(|file| file.partition_values.as_slice());
@@ -201,17 +303,5 @@ impl TableProvider for S3Table {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
         scan(state, &self.scan, &files, projection, filters, limit)
-    }
-
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
-        let columns = &self.snapshot.partition_fields;
-        let support = |filter: &&Expr| {
-            if partition::is_decided(filter, columns) {
-                TableProviderFilterPushDown::Exact
-            } else {
-                TableProviderFilterPushDown::Inexact
-            }
-        };
-        Ok(filters.iter().map(support).collect())
     }
 }

@@ -5,6 +5,7 @@ mod faults;
 mod fixtures;
 mod harness;
 mod isolation;
+mod listings;
 mod reads;
 mod requests;
 mod s3sql;
