@@ -54,6 +54,27 @@ impl BucketStore {
         Pages::new(self, folder, None)
     }
 
+    /// The objects below a folder whose keys come after `after`, in order, up to the first that `is_past`: one request for
+    /// each 1,000 of them.
+    pub(crate) async fn list_run(
+        &self,
+        folder: &S3Location,
+        after: &str,
+        is_past: impl Fn(&ObjectMeta) -> bool,
+    ) -> Result<Vec<ObjectMeta>> {
+        let mut objects = Vec::new();
+        let mut pages = Pages::new(self, folder, None);
+        pages.after = Some(after.to_owned());
+        while let Some(page) = pages.next().await? {
+            let end = page.objects.iter().position(&is_past);
+            objects.extend(page.objects.into_iter().take(end.unwrap_or(usize::MAX)));
+            if end.is_some() {
+                break;
+            }
+        }
+        Ok(objects)
+    }
+
     /// The object with exactly this key, by one LIST of at most one key: the key itself comes first among all keys that
     /// start with it. Where listing is not permitted, by one HEAD.
     pub(crate) async fn find_object(&self, location: &S3Location) -> Result<Option<ObjectMeta>> {
@@ -86,6 +107,8 @@ pub(crate) struct Pages<'a> {
     prefix: &'a S3Location,
     delimiter: Option<&'static str>,
     max_keys: Option<usize>,
+    /// The key that the listing begins after.
+    after: Option<String>,
     next: Next,
 }
 
@@ -98,7 +121,7 @@ enum Next {
 
 impl<'a> Pages<'a> {
     fn new(store: &'a BucketStore, prefix: &'a S3Location, delimiter: Option<&'static str>) -> Self {
-        Self { store, prefix, delimiter, max_keys: None, next: Next::First }
+        Self { store, prefix, delimiter, max_keys: None, after: None, next: Next::First }
     }
 
     /// The next page, or `None` after the last.
@@ -111,6 +134,7 @@ impl<'a> Pages<'a> {
         let options = PaginatedListOptions {
             delimiter: self.delimiter.map(Into::into),
             max_keys: self.max_keys,
+            offset: self.after.clone(),
             page_token: page_token.clone(),
             ..PaginatedListOptions::default()
         };

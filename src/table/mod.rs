@@ -2,6 +2,7 @@
 
 mod head;
 pub(crate) mod layout;
+mod leaves;
 mod partition;
 mod schema;
 mod snapshot;
@@ -25,7 +26,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 
 pub(crate) use self::head::SchemaCache;
-use self::snapshot::Snapshot;
+use self::snapshot::{Snapshot, SnapshotFile};
 use crate::error::{Error, Result};
 use crate::format::{FileType, Format};
 use crate::location::S3Location;
@@ -223,9 +224,10 @@ impl S3Table {
         }
     }
 
-    /// The number of data files in the table's snapshot.
+    /// The number of data files that are known: all of them, or of a table of very many those in the partition folders that
+    /// a query has wanted so far.
     pub fn file_count(&self) -> usize {
-        self.snapshot.files.len()
+        self.snapshot.leaves.as_ref().map_or(self.snapshot.files.len(), leaves::Leaves::file_count)
     }
 
     /// The first `n` rows that a scan yields, in batches; fewer where the table has fewer.
@@ -257,8 +259,8 @@ impl TableProvider for S3Table {
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         match self.relisted().await? {
-            Some(latest) => latest.scan_snapshot(state, projection, filters, limit),
-            None => self.scan_snapshot(state, projection, filters, limit),
+            Some(latest) => latest.scan_snapshot(state, projection, filters, limit).await,
+            None => self.scan_snapshot(state, projection, filters, limit).await,
         }
     }
 
@@ -276,7 +278,7 @@ impl TableProvider for S3Table {
 }
 
 impl S3Table {
-    fn scan_snapshot(
+    async fn scan_snapshot(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -285,15 +287,23 @@ impl S3Table {
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let columns = &self.snapshot.partition_fields;
         let decided: Vec<&Expr> = filters.iter().filter(|filter| partition::is_decided(filter, columns)).collect();
-        let values = self.snapshot.files.iter().map(|file| file.partition_values.as_slice());
-        let kept = partition::prune(state, columns, values, &decided)?;
-        let files: Vec<ScanFile<'_>> = self
-            .snapshot
-            .files
-            .iter()
-            .zip(kept)
-            .filter(|(_, kept)| *kept)
-            .map(|(file, _)| ScanFile {
+        // The files of leaves, which are in none of the snapshot's own.
+        let listed;
+        let files: Vec<&SnapshotFile> = match &self.snapshot.leaves {
+            Some(leaves) => {
+                let wanted = partition::prune(state, columns, leaves.values(), &decided)?;
+                listed = leaves.files(&self.scan.store, &wanted).await?;
+                listed.iter().flat_map(|files| files.iter()).collect()
+            }
+            None => {
+                let values = self.snapshot.files.iter().map(|file| file.partition_values.as_slice());
+                let wanted = partition::prune(state, columns, values, &decided)?;
+                self.snapshot.files.iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(file, _)| file).collect()
+            }
+        };
+        let files: Vec<ScanFile<'_>> = files
+            .into_iter()
+            .map(|file| ScanFile {
                 object: &file.object,
                 partition_values: &file.partition_values,
                 statistics: file.statistics.as_ref(),

@@ -46,7 +46,7 @@ pub(crate) async fn infer(
         None => head::tell_type(store, &snapshot.files[0].object).await?,
     };
     let looked_at = files_to_look_at(snapshot, file_type.format);
-    let is_complete = looked_at.len() == snapshot.files.len();
+    let is_complete = looked_at.len() == snapshot.files.len() && snapshot.leaves.is_none();
     if file_type.format == Format::Parquet {
         let file_schema = infer_parquet(store, footers, snapshot, &looked_at, is_complete).await?;
         return Ok(Inferred { file_schema, source: ScanSource::Parquet, file_type, is_complete });

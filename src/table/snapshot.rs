@@ -6,7 +6,8 @@ use arrow::datatypes::{Field, Fields};
 use datafusion::common::{ScalarValue, Statistics};
 use object_store::ObjectMeta;
 
-use super::layout::{self, LayoutError, Listed};
+use super::layout::{self, Layout, LayoutError, Listed};
+use super::leaves::Leaves;
 use super::partition;
 use crate::error::{Error, Result};
 use crate::format::FileType;
@@ -21,7 +22,10 @@ pub(crate) struct Snapshot {
     pub(crate) file_type: Option<FileType>,
     /// The partition columns, outermost folder first.
     pub(crate) partition_fields: Fields,
+    /// All files; of a table whose folders are listed when they are wanted, those that decide its schema.
     pub(crate) files: Vec<SnapshotFile>,
+    /// The folders that are listed when they are wanted.
+    pub(crate) leaves: Option<Leaves>,
 }
 
 /// One data file of a snapshot.
@@ -43,10 +47,11 @@ impl Snapshot {
         let name = location.key().rsplit('/').next().unwrap_or_default();
         let file_type = FileType::from_name(name).map(|(file_type, _)| file_type);
         let file = SnapshotFile { object, partition_values: Vec::new(), statistics: None };
-        Ok(Self { file_type, partition_fields: Fields::empty(), files: vec![file] })
+        Ok(Self { file_type, partition_fields: Fields::empty(), files: vec![file], leaves: None })
     }
 
-    /// A table of all data files below a folder: one LIST for each 1,000 objects.
+    /// A table of all data files below a folder: one LIST for each 1,000 objects. Where these are more, and lie in regular
+    /// partition folders with many in each, only the folders are listed, and the objects when they are wanted.
     pub(crate) async fn of_folder(store: &BucketStore, folder: &S3Location, subfolders: Subfolders) -> Result<Self> {
         let mut objects = Vec::new();
         let mut pages = store.list_objects(folder);
@@ -58,7 +63,13 @@ impl Snapshot {
                 match layout::lay_out(&listed(folder, &objects), subfolders) {
                     Err(LayoutError::Namespace { .. }) => return Err(namespace(store, folder).await?),
                     Err(error @ LayoutError::Lake { .. }) => return Err(not_a_table(folder, &error)),
-                    _ => {}
+                    Ok(laid_out) => {
+                        let found = Leaves::find(store, folder, subfolders, &objects, &laid_out).await?;
+                        if let Some((leaves, partition_fields)) = found {
+                            return Self::of_leaves(store, &objects, &laid_out, leaves, partition_fields).await;
+                        }
+                    }
+                    Err(_) => {}
                 }
             }
         }
@@ -84,7 +95,26 @@ impl Snapshot {
                 .collect(),
             statistics: None,
         });
-        Ok(Self { file_type: laid_out.file_type, files: files.collect(), partition_fields })
+        Ok(Self { file_type: laid_out.file_type, files: files.collect(), partition_fields, leaves: None })
+    }
+}
+
+impl Snapshot {
+    /// A table of partition folders. The first file by key and the newest of the last folder decide its schema.
+    async fn of_leaves(
+        store: &BucketStore,
+        page: &[ObjectMeta],
+        laid_out: &Layout,
+        leaves: Leaves,
+        partition_fields: Fields,
+    ) -> Result<Self> {
+        let last = leaves.last(store).await?;
+        let newest = last.iter().max_by_key(|file| (file.object.last_modified, &file.object.location));
+        let objects = laid_out.files.first().map(|file| page[file.index].clone());
+        let objects = objects.into_iter().chain(newest.map(|file| file.object.clone()));
+        let files =
+            objects.map(|object| SnapshotFile { object, partition_values: Vec::new(), statistics: None }).collect();
+        Ok(Self { file_type: laid_out.file_type, partition_fields, files, leaves: Some(leaves) })
     }
 }
 
@@ -100,12 +130,12 @@ async fn namespace(store: &BucketStore, folder: &S3Location) -> Result<Error> {
     Ok(not_a_table(folder, &error))
 }
 
-fn not_a_table(folder: &S3Location, error: &LayoutError) -> Error {
+pub(super) fn not_a_table(folder: &S3Location, error: &LayoutError) -> Error {
     Error::NotATable { location: folder.to_string(), reason: error.reason(&folder.to_string()) }
 }
 
 /// The objects as the layout sees them, their keys relative to the folder.
-fn listed<'a>(folder: &S3Location, objects: &'a [ObjectMeta]) -> Vec<Listed<'a>> {
+pub(super) fn listed<'a>(folder: &S3Location, objects: &'a [ObjectMeta]) -> Vec<Listed<'a>> {
     objects
         .iter()
         .map(|object| {

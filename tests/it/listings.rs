@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use datafusion::prelude::SessionContext;
 use datafusion_s3::S3Connector;
-use datafusion_s3_testbed::Testbed;
+use datafusion_s3_testbed::{Operation, Testbed};
 
 use crate::harness::{connector, error, query, rows, session};
 
@@ -121,4 +121,107 @@ async fn a_listing_is_shared_by_those_who_ask_at_the_same_time() {
         assert_eq!(names.unwrap(), ["t"]);
     }
     assert!(sent(&testbed).0 <= 2, "one for those who wait, one for those who came while it was under way");
+}
+
+/// The prefixes that were listed, with what they began after.
+fn listed(testbed: &Testbed) -> Vec<String> {
+    testbed.log().into_iter().filter(|record| record.operation == Operation::List).map(|record| record.key).collect()
+}
+
+#[tokio::test]
+async fn a_filter_on_partitions_lists_the_folders_that_pass_as_they_are_spelled() {
+    let testbed = Testbed::start().await.unwrap();
+    // 30 days of 40 objects, and 2 years of 12 months of 50, of which some months have a zero in front.
+    for day in 0..30 {
+        for file in 0..40 {
+            let key = format!("shop/days/day={day:02}/{file:02}.json");
+            testbed.put("testbed", &key, format!("{{\"n\": {}}}\n", day * 40 + file)).await.unwrap();
+        }
+        testbed.put("testbed", &format!("shop/days/day={day:02}/_SUCCESS"), "").await.unwrap();
+    }
+    for month in 0..24 {
+        let (year, month) = (2023 + month / 12, month % 12 + 1);
+        let null = "__HIVE_DEFAULT_PARTITION__".to_owned();
+        let month = if (year, month) == (2024, 12) { null } else { format!("{month:02}") };
+        for file in 0..50 {
+            let key = format!("shop/months/year={year}/month={month}/{file:02}.json");
+            testbed.put("testbed", &key, "{\"n\": 1}\n").await.unwrap();
+        }
+    }
+    let (ctx, s3) = registered(&testbed, HOUR).await;
+    testbed.reset_log();
+    s3.table("days").await.unwrap();
+    // A page of objects, one of folders, and the last folder; its newest file and the first of all.
+    assert_eq!(sent(&testbed), (3, 2), "{:?}", listed(&testbed));
+    let total: u64 = (0..1_200).sum();
+    for (filter, expected, lists) in [
+        ("day = 5", vec![(200..240).sum::<u64>()], 0),
+        ("day = '25'", vec![(1_000..1_040).sum()], 1),
+        ("day = '25'", vec![(1_000..1_040).sum()], 0),
+        ("day IN ('27', '99') AND n > 1000", vec![(1_080..1_120).sum()], 1),
+        // Neighbours together: 24, 26 and 28, of the others all are known.
+        ("true", vec![total], 3),
+        ("day > '28'", vec![(1_160..1_200).sum()], 0),
+    ] {
+        testbed.reset_log();
+        let found = rows(&ctx, &format!("SELECT sum(n) FROM s3.days WHERE {filter}")).await;
+        assert_eq!(found, expected.iter().map(u64::to_string).collect::<Vec<_>>(), "{filter}");
+        assert_eq!(testbed.counts().list, lists, "{filter}: {:?}", listed(&testbed));
+    }
+
+    testbed.reset_log();
+    s3.table("months").await.unwrap();
+    // A page of objects, the years, the months of each, and the last month.
+    assert_eq!(sent(&testbed), (5, 2), "{:?}", listed(&testbed));
+    for (filter, expected, lists) in [
+        ("year = 2024 AND month = 9", "50", 1),
+        // The last folder by key, which was listed to open the table.
+        ("month IS NULL", "50", 0),
+        ("year = 2024 AND month BETWEEN 10 AND 11", "100", 1),
+        ("month = '03'", "100", 0),
+        ("true", "1200", 1),
+    ] {
+        testbed.reset_log();
+        assert_eq!(rows(&ctx, &format!("SELECT count(n) FROM s3.months WHERE {filter}")).await, [expected], "{filter}");
+        assert_eq!(testbed.counts().list, lists, "{filter}: {:?}", listed(&testbed));
+    }
+    assert_eq!(s3.table("months").await.unwrap().file_count(), 1_200);
+}
+
+#[tokio::test]
+async fn irregular_folders_are_listed_as_a_whole_and_say_what_is_wrong() {
+    let testbed = Testbed::start().await.unwrap();
+    for (table, stray) in [
+        ("fine", "_tmp/x.json"),
+        ("inner", "x.json"),
+        ("plain", "other/x.json"),
+        ("key", "hour=1/x.json"),
+        ("deep", "day=27/hour=1/x.json"),
+        ("format", "day=27/x.parquet"),
+        ("note", "day=27/README"),
+    ] {
+        for day in 0..30 {
+            for file in 0..40 {
+                let key = format!("shop/{table}/day={day:02}/{file:02}.json");
+                testbed.put("testbed", &key, "{\"n\": 1}\n").await.unwrap();
+            }
+        }
+        testbed.put("testbed", &format!("shop/{table}/{stray}"), "{\"n\": 1}\n").await.unwrap();
+    }
+    let (ctx, _s3) = registered(&testbed, HOUR).await;
+    for table in ["fine", "note"] {
+        assert_eq!(rows(&ctx, &format!("SELECT count(n) FROM s3.{table}")).await, ["1200"], "{table}");
+    }
+    for (table, parts) in [
+        ("inner", ["\"day=00/00.json\"", "\"x.json\""]),
+        ("plain", ["\"other/x.json\"", "subfolders"]),
+        ("key", ["\"day=00/00.json\"", "\"hour=1/x.json\""]),
+        ("deep", ["day=27/hour=1/x.json", "(day, hour)"]),
+        ("format", ["day=27/x.parquet", "is Parquet"]),
+    ] {
+        let message = error(&ctx, &format!("SELECT count(n) FROM s3.{table} WHERE day > '26'")).await;
+        for part in parts {
+            assert!(message.contains(part), "{table}: {message} lacks {part}");
+        }
+    }
 }
