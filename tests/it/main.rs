@@ -9,5 +9,6 @@ mod listings;
 mod reads;
 mod requests;
 mod s3sql;
+mod serialised;
 mod slt;
 mod tpch;
