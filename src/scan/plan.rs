@@ -215,12 +215,17 @@ fn partition_statistics(value: &ScalarValue, rows: Precision<usize>) -> ColumnSt
     }
 }
 
-/// The statistics of all files together, where those of each are known.
+/// The statistics of all files together, where those of each are known. Otherwise it is their size, by which joins choose
+/// the side that they keep in memory, and by whose values they then filter the other.
 fn table_statistics(files: &[PartitionedFile], table: &ScanTable) -> Result<Statistics> {
     let schema = table.schema.table_schema();
     let known: Option<Vec<&Statistics>> = files.iter().map(|file| file.statistics.as_deref()).collect();
     match known {
         Some(known) if !known.is_empty() => Statistics::try_merge_iter(known, schema),
-        _ => Ok(Statistics::new_unknown(schema)),
+        _ => {
+            let size: u64 = files.iter().map(|file| file.object_meta.size).sum();
+            let total_byte_size = Precision::Inexact(usize::try_from(size).unwrap_or(usize::MAX));
+            Ok(Statistics { total_byte_size, ..Statistics::new_unknown(schema) })
+        }
     }
 }

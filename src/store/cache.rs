@@ -148,6 +148,22 @@ mod tests {
     }
 
     #[test]
+    fn versions_differ_by_etag_or_else_by_time() {
+        let object = |e_tag: Option<&str>, second: u64| ObjectMeta {
+            location: Path::from("a"),
+            last_modified: (std::time::UNIX_EPOCH + std::time::Duration::from_secs(second)).into(),
+            size: 7,
+            e_tag: e_tag.map(str::to_owned),
+            version: None,
+        };
+        let version = |e_tag, second| ObjectVersion::new("b", &object(e_tag, second));
+        assert_eq!(version(Some("x"), 1), version(Some("x"), 2));
+        assert_ne!(version(Some("x"), 1), version(Some("y"), 1), "the same size and time");
+        assert_ne!(version(None, 1), version(None, 2));
+        assert_eq!(version(None, 1), version(None, 1));
+    }
+
+    #[test]
     fn a_cache_is_bounded_in_bytes() {
         for (capacity, most) in [(0, 0), (10_000, 10_000), (1_000_000, 1_000_000)] {
             let cache = ByteCache::new(capacity).unwrap();

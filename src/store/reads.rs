@@ -133,7 +133,8 @@ impl Reads {
         self.pieces.count(wanted.is_empty());
         let is_small = object.size <= SMALL && sources.is_empty();
         if is_small && !wanted.is_empty() {
-            wanted = vec![0..object.size];
+            wanted.clear();
+            wanted.push(0..object.size);
         }
         let keep = is_small.then_some(End::Start);
         let flights = wanted.into_iter().map(|range| async move {
@@ -420,6 +421,7 @@ impl fmt::Debug for Reads {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, some of one")]
 mod tests {
     use super::*;
 

@@ -47,6 +47,8 @@ pub(crate) struct Leaves {
     leaves: Vec<Leaf>,
     /// Objects in a leaf, about.
     objects_in_leaf: usize,
+    /// Whether every store lists the leaves in this order: some go by the names of folders, without the `/`.
+    is_ordered: bool,
     /// Held while objects are listed, so that no leaf is listed twice.
     listing: Mutex<()>,
 }
@@ -83,8 +85,10 @@ impl Leaves {
             return Ok(None);
         }
         let Some(mut locations) = folders(store, folder, &columns).await? else { return Ok(None) };
-        // As S3 orders them: the `/` after a name counts.
+        // As S3 orders them: by bytes, the `/` after a name included.
         locations.sort();
+        let is_ordered =
+            locations.is_sorted_by_key(|leaf| leaf.key().split('/').map(str::to_owned).collect::<Vec<_>>());
         let values: Vec<Vec<Option<String>>> =
             locations.iter().map(|leaf| partition::parse_folder(folder.relative(leaf).unwrap_or_default()).1).collect();
         let fields: Fields = columns
@@ -112,11 +116,14 @@ impl Leaves {
             first: objects[first.index].key.to_owned(),
             leaves: leaves.collect(),
             objects_in_leaf,
+            is_ordered,
             listing: Mutex::default(),
         };
         // The first page has shown all of its leaves but the last.
         let last = page.iter().max_by(|a, b| a.location.cmp(&b.location));
-        let shown = last.map_or(0, |last| leaves.leaves.partition_point(|leaf| !leaf.is_before_end(last)));
+        let shown = last
+            .filter(|_| is_ordered)
+            .map_or(0, |last| leaves.leaves.partition_point(|leaf| !leaf.is_before_end(last)));
         leaves.fill(0..shown, page.to_vec())?;
         Ok(Some((leaves, fields)))
     }
@@ -146,7 +153,7 @@ impl Leaves {
         let _listing = self.listing.lock().await;
         let missing = |index: &usize| wanted[*index] && self.leaves[*index].files.get().is_none();
         let mut runs: Vec<Range<usize>> = Vec::new();
-        let most = (PAGE / self.objects_in_leaf.max(1)).max(1);
+        let most = if self.is_ordered { (PAGE / self.objects_in_leaf.max(1)).max(1) } else { 1 };
         for index in (0..self.leaves.len()).filter(missing) {
             match runs.last_mut() {
                 Some(run) if run.end == index && run.len() < most => run.end += 1,

@@ -193,6 +193,8 @@ async fn irregular_folders_are_listed_as_a_whole_and_say_what_is_wrong() {
     let testbed = Testbed::start().await.unwrap();
     for (table, stray) in [
         ("fine", "_tmp/x.json"),
+        // Before `day=09/` by bytes, after it by names.
+        ("order", "day=09-a/_x"),
         ("inner", "x.json"),
         ("plain", "other/x.json"),
         ("key", "hour=1/x.json"),
@@ -209,7 +211,7 @@ async fn irregular_folders_are_listed_as_a_whole_and_say_what_is_wrong() {
         testbed.put("testbed", &format!("shop/{table}/{stray}"), "{\"n\": 1}\n").await.unwrap();
     }
     let (ctx, _s3) = registered(&testbed, HOUR).await;
-    for table in ["fine", "note"] {
+    for table in ["fine", "note", "order"] {
         assert_eq!(rows(&ctx, &format!("SELECT count(n) FROM s3.{table}")).await, ["1200"], "{table}");
     }
     for (table, parts) in [

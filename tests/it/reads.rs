@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchReader, StringArray};
+use datafusion::execution::memory_pool::{MemoryPool, MemoryReservation, UnboundedMemoryPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_s3::S3Connector;
 use datafusion_s3_testbed::{Counts, Operation, Testbed};
@@ -259,6 +262,110 @@ async fn late_decoding_reads_less_where_few_rows_pass() {
     assert_eq!(found, [format!("123456|{number:016x}")]);
     let other = testbed.counts();
     assert!(selective.bytes * 3 < other.bytes * 2, "{selective} against {other}");
+}
+
+#[tokio::test]
+async fn filters_that_come_later_drop_files_that_were_not_asked_for() {
+    let testbed = Testbed::start().await.unwrap();
+    // Files of more than 1 MiB, each with ids of its own.
+    for part in 0..12_i64 {
+        let file = row_groups(&[numbers(part * 40_000, 40_000)], 40_000);
+        assert!(file.len() > MIB);
+        testbed.put("testbed", &format!("shop/facts/{part:02}.parquet"), file).await.unwrap();
+    }
+    testbed.put("testbed", "shop/few.csv", "id,kind\n200001,a\n200002,b\n").await.unwrap();
+    for (requests_in_flight, sql, expected, files) in [
+        // Of a join: the ids of `few` are in one file.
+        (
+            64,
+            "SELECT f.id, few.kind FROM s3.facts f JOIN s3.few ON f.id = few.id ORDER BY 1",
+            vec!["200001|a", "200002|b"],
+            1,
+        ),
+        // Of the first rows of an order: nothing after the first file can be among them.
+        (1, "SELECT id, length(text) FROM s3.facts ORDER BY id LIMIT 2", vec!["0|16", "1|16"], 1),
+    ] {
+        let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let builder = connector(&testbed).with_root("s3://testbed/shop").with_requests_in_flight(requests_in_flight);
+        let s3 = builder.build().unwrap();
+        s3.register(&ctx, "s3").await.unwrap();
+        for table in ["facts", "few"] {
+            s3.table(table).await.unwrap();
+        }
+        testbed.reset_log();
+        assert_eq!(rows(&ctx, sql).await, expected, "{sql}");
+        assert_eq!(ranges(&testbed).len(), files, "{sql}: {:?}", ranges(&testbed));
+    }
+}
+
+#[tokio::test]
+async fn a_bloom_filter_tells_that_a_value_is_absent() {
+    let testbed = Testbed::start().await.unwrap();
+    let properties = WriterProperties::builder().set_bloom_filter_enabled(true).build();
+    let batch = numbers(0, 200_000);
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    let file = writer.into_inner().unwrap();
+    let size = file.len() as u64;
+    testbed.put("testbed", "shop/t.parquet", file).await.unwrap();
+    let (ctx, s3) = registered(&testbed, "s3://testbed/shop").await;
+    s3.table("t").await.unwrap();
+    testbed.reset_log();
+    let absent = format!("SELECT text FROM s3.t WHERE number = {}", mix(7) ^ 1);
+    assert!(rows(&ctx, &absent).await.is_empty());
+    assert!(testbed.counts().bytes < size / 4, "{} of {size}", testbed.counts());
+}
+
+/// A memory pool without limit, which remembers the most that was taken from it.
+#[derive(Debug, Default)]
+struct Recorder {
+    pool: UnboundedMemoryPool,
+    most: AtomicUsize,
+}
+
+impl std::fmt::Display for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("recorder")
+    }
+}
+
+impl MemoryPool for Recorder {
+    fn name(&self) -> &str {
+        "recorder"
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.pool.grow(reservation, additional);
+        self.most.fetch_max(self.pool.reserved(), Ordering::Relaxed);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.pool.shrink(reservation, shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> datafusion::error::Result<()> {
+        self.grow(reservation, additional);
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.pool.reserved()
+    }
+}
+
+#[tokio::test]
+async fn row_groups_in_memory_count_in_the_pool() {
+    let testbed = Testbed::start().await.unwrap();
+    testbed.put("testbed", "shop/t.parquet", row_groups(&[numbers(0, 200_000)], 200_000)).await.unwrap();
+    let pool = Arc::new(Recorder::default());
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::clone(&pool) as Arc<dyn MemoryPool>);
+    let ctx = SessionContext::new_with_config_rt(SessionConfig::new(), runtime.build_arc().unwrap());
+    let s3 = connector(&testbed).with_root("s3://testbed/shop").build().unwrap();
+    s3.register(&ctx, "s3").await.unwrap();
+    assert_eq!(rows(&ctx, "SELECT avg(number) > 0 FROM s3.t").await, ["true"]);
+    let most = pool.most.load(Ordering::Relaxed);
+    assert!(most > 200_000 * 7, "{most} bytes: a column of 200,000 numbers");
+    assert_eq!(pool.reserved(), 0, "given back");
 }
 
 #[tokio::test]
