@@ -1,13 +1,14 @@
 //! Peak memory of a scan of 2 GB of Parquet and of one CSV of 1 GB, ours and DataFusion's own `ListingTable`.
 //!
-//! `cargo bench --bench memory`. `SCALE` (default 1) scales the sizes. The S3 server is a process of its own, and so is
-//! each case. Peaks are read from `/proc`, so that it measures on Linux only.
+//! `cargo bench --bench memory`. `SCALE` (default 1) scales the sizes, `LATENCY_MS` (default 0) is the time to the first byte
+//! of an answer, `RATE_MB` (default 0, no limit) the rate of a connection. The S3 server is a process of its own, and so
+//! is each case. Peaks are read from `/proc`, so that it measures on Linux only.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::prelude::SessionContext;
@@ -64,13 +65,13 @@ fn compare() -> Result<()> {
     let settings: Vec<&str> = line.split_whitespace().collect();
     println!("\n| scan | MB read | seconds | MiB at the start | peak MiB | difference |");
     println!("|---|---|---|---|---|---|");
-    for case in 0..CASES.len() {
+    for (case, (name, ..)) in CASES.iter().enumerate() {
         for who in ["ours", "stock"] {
             let arguments = ["case", &case.to_string(), who].map(str::to_owned);
             let settings = settings.iter().map(|setting| (*setting).to_owned());
             let status = Command::new(std::env::current_exe()?).args(arguments.into_iter().chain(settings)).status()?;
             if !status.success() {
-                return Err(format!("{who}, {}: {status}", CASES[case].0).into());
+                return Err(format!("{who}, {name}: {status}").into());
             }
         }
     }
@@ -90,7 +91,7 @@ fn spawn_server() -> Result<(Child, Option<ChildStdin>, String)> {
 }
 
 async fn serve() -> Result<()> {
-    let scale: f64 = std::env::var("SCALE").ok().map(|text| text.parse()).transpose()?.unwrap_or(1.0);
+    let scale = setting("SCALE", 1.0)?;
     let testbed = Testbed::builder().bucket(BUCKET).start().await?;
     let file = bytes::Bytes::from(parquet((3_000_000.0 * scale) as i64)?);
     for number in 0..FILES {
@@ -104,11 +105,17 @@ async fn serve() -> Result<()> {
         writeln!(text, "{id},{}.25,{:016x}{:04x}", mix(id) % 100_000, mix(id), id % 65_536)?;
     }
     testbed.put(BUCKET, "lines.csv", text).await?;
+    testbed.set_latency(Duration::from_secs_f64(setting("LATENCY_MS", 0.0)? / 1e3));
+    testbed.set_rate(Some((setting("RATE_MB", 0.0)? * 1e6) as u64).filter(|rate| *rate > 0));
     println!("{} {} {} {}", testbed.endpoint(), testbed.region(), testbed.access_key_id(), testbed.secret_access_key());
     std::io::stdout().flush()?;
     let end = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
     end.await??;
     Ok(())
+}
+
+fn setting(name: &str, default: f64) -> Result<f64> {
+    Ok(std::env::var(name).ok().map(|text| text.parse()).transpose()?.unwrap_or(default))
 }
 
 /// Reads all columns once, and prints what that took.

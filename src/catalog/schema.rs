@@ -70,7 +70,7 @@ impl S3SchemaProvider {
     /// children. Where that fails, names and tables stay as they are.
     pub(crate) async fn refresh(&self) -> Result<()> {
         if self.is_discovered() {
-            return self.list().await;
+            self.list().await?;
         }
         self.discovery().tables.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
@@ -115,8 +115,10 @@ impl S3SchemaProvider {
                 Names::new(folder.key(), store.list_folder(folder).await?)
             }
         };
+        // A table that is open has a listing of its own.
+        let tables = self.discovery().tables.lock().unwrap_or_else(PoisonError::into_inner).clone();
         *self.discovery.write().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Discovery { names, listed_at: Some(listed_at), ..Discovery::default() });
+            Arc::new(Discovery { names, listed_at: Some(listed_at), tables: Mutex::new(tables) });
         Ok(())
     }
 

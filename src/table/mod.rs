@@ -200,7 +200,7 @@ impl S3Table {
     async fn relisted(&self) -> Result<Option<Arc<Self>>> {
         /// More than planning takes: a query that has just listed does not list twice.
         const PLANNING: Duration = Duration::from_secs(1);
-        let is_current = |at: Instant| at.elapsed() < self.opener.listing_ttl + PLANNING;
+        let is_current = |at: Instant| at.elapsed() < self.opener.listing_ttl.saturating_add(PLANNING);
         if is_current(self.listed_at) {
             return Ok(None);
         }
