@@ -36,6 +36,10 @@ pub(crate) fn pays(filters: &[Expr], wanted: Option<&HashSet<String>>, footers: 
 /// Whether a filter leaves few values of a column that has very many.
 fn is_selective(filter: &Expr, footers: &[&ParquetMetaData]) -> bool {
     let column = match filter {
+        // A short list, as the optimizer writes it.
+        Expr::BinaryExpr(binary) if binary.op == Operator::Or => {
+            return is_selective(&binary.left, footers) && is_selective(&binary.right, footers);
+        }
         Expr::BinaryExpr(binary) if binary.op == Operator::Eq => match (&*binary.left, &*binary.right) {
             (Expr::Column(column), Expr::Literal(..)) | (Expr::Literal(..), Expr::Column(column)) => column,
             _ => return false,
@@ -92,6 +96,8 @@ mod tests {
             (lit(7_i64).eq(col("id")), columns(&["id", "text"]), true),
             (col("id").in_list(vec![lit(7_i64), lit(8_i64)], false), None, true),
             (col("id").in_list(vec![lit(7_i64)], true), None, false),
+            (col("id").eq(lit(7_i64)).or(col("id").eq(lit(8_i64))), None, true),
+            (col("id").eq(lit(7_i64)).or(col("kind").eq(lit(1_i64))), None, false),
             (col("id").gt(lit(7_i64)), None, false),
             (col("kind").eq(lit(1_i64)), None, false),
             (col("id").eq(lit(7_i64)), columns(&["id", "kind"]), false),

@@ -190,6 +190,7 @@ impl Reads {
         };
         let (object, range) = (answer.meta.clone(), answer.range.clone());
         let bytes = answer.bytes().await?;
+        check_length(bytes.len() as u64, &range)?;
         let end = if range.start == 0 { End::Start } else { end };
         self.pieces.insert((ObjectVersion::new(&self.bucket, &object), end), Piece { range, bytes });
         Ok(Some(object))

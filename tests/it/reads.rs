@@ -265,6 +265,37 @@ async fn late_decoding_reads_less_where_few_rows_pass() {
 }
 
 #[tokio::test]
+async fn late_decoding_gives_the_rows_of_files_that_differ() {
+    let testbed = Testbed::start().await.unwrap();
+    // Two partitions; the second file has no numbers, the third those of the first and NULL.
+    let whole = numbers(0, 400_000);
+    let part = whole.project(&[0, 2]).unwrap();
+    let halves = Int64Array::from_iter((0..400_000).map(|id| (id % 2 == 0).then(|| mix(id))));
+    let columns = [("id", whole.column(0)), ("number", &(Arc::new(halves) as ArrayRef)), ("text", whole.column(2))];
+    let nulls = RecordBatch::try_from_iter(columns.map(|(name, column)| (name, Arc::clone(column)))).unwrap();
+    for (key, batch) in [("p=1/a", whole.clone()), ("p=1/b", part), ("p=2/c", nulls)] {
+        let file = row_groups(&[batch], 200_000);
+        testbed.put("testbed", &format!("shop/t/{key}.parquet"), file).await.unwrap();
+    }
+    let (ctx, _) = registered(&testbed, "s3://testbed/shop").await;
+    let (even, odd) = (mix(250_000), mix(250_001));
+    for (filter, expected) in [
+        (format!("number = {even}"), vec!["1|250000", "2|250000"]),
+        (format!("number = {odd}"), vec!["1|250001"]),
+        (format!("number IN ({even}, {odd}) AND p = 1"), vec!["1|250000", "1|250001"]),
+        (format!("number = {even} AND id > 300000"), vec![]),
+        (format!("number = {even} AND p = 2 AND text IS NOT NULL"), vec!["2|250000"]),
+    ] {
+        let sql = format!("SELECT p, id, length(text) FROM s3.t WHERE {filter} ORDER BY p, id");
+        let plan = ctx.sql(&format!("EXPLAIN {sql}")).await.unwrap().collect().await.unwrap();
+        let plan = arrow::util::pretty::pretty_format_batches(&plan).unwrap().to_string();
+        assert!(!plan.contains("FilterExec"), "the scan filters itself: {plan}");
+        let expected: Vec<String> = expected.iter().map(|row| format!("{row}|16")).collect();
+        assert_eq!(rows(&ctx, &sql).await, expected, "{filter}");
+    }
+}
+
+#[tokio::test]
 async fn filters_that_come_later_drop_files_that_were_not_asked_for() {
     let testbed = Testbed::start().await.unwrap();
     // Files of more than 1 MiB, each with ids of its own.
