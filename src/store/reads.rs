@@ -368,18 +368,27 @@ fn missing(ranges: &[Range<u64>], pieces: &[Piece]) -> Vec<Range<u64>> {
 fn requests(wanted: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut wanted = wanted.to_vec();
     wanted.sort_unstable_by_key(|range| range.start);
-    let mut merged: Vec<Range<u64>> = Vec::with_capacity(wanted.len());
-    for range in wanted {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end.saturating_add(GAP) => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
+    let near = |a: &Range<u64>, b: &Range<u64>| b.start <= a.end.saturating_add(GAP);
+    wanted.chunk_by(near).flat_map(parts).collect()
+}
+
+/// A run of ranges as one request, or where it is long in parts of 8 to 16 MiB. They end where a range does if they can: a
+/// range that lies in one part is not copied.
+fn parts(run: &[Range<u64>]) -> Vec<Range<u64>> {
+    const SHORTEST: u64 = LARGE / 2;
+    let (Some(first), Some(end)) = (run.first(), run.iter().map(|range| range.end).max()) else { return Vec::new() };
+    let (mut start, mut parts) = (first.start, Vec::new());
+    while end - start > LARGE {
+        let is_cut = |cut: &u64| (start + SHORTEST..=start + LARGE).contains(cut) && end - cut >= SHORTEST;
+        let ends = run.iter().map(|range| range.end).filter(is_cut);
+        let is_outside = |cut: &u64| run.iter().all(|range| range.end <= *cut || range.start >= *cut);
+        let cut = ends.filter(is_outside).max();
+        let cut = cut.unwrap_or_else(|| start + (end - start).div_ceil((end - start).div_ceil(LARGE)));
+        parts.push(start..cut);
+        start = cut;
     }
-    let parts = |range: Range<u64>| {
-        let length = range.end - range.start;
-        split(range, if length > LARGE { length.div_ceil(LARGE) } else { 1 })
-    };
-    merged.into_iter().flat_map(parts).collect()
+    parts.push(start..end);
+    parts
 }
 
 /// A range in so many parts of about one length.
@@ -460,7 +469,12 @@ mod tests {
             (vec![0..1, MIB + 2..MIB + 3], vec![0..1, MIB + 2..MIB + 3]),
             (vec![0..16 * MIB], vec![0..16 * MIB]),
             (vec![0..17 * MIB], vec![0..17 * MIB / 2, 17 * MIB / 2..17 * MIB]),
-            (vec![0..8 * MIB, 8 * MIB..33 * MIB], vec![0..11 * MIB, 11 * MIB..22 * MIB, 22 * MIB..33 * MIB]),
+            (vec![0..8 * MIB, 8 * MIB..34 * MIB], vec![0..8 * MIB, 8 * MIB..21 * MIB, 21 * MIB..34 * MIB]),
+            (
+                vec![0..11 * MIB, 11 * MIB..22 * MIB, 22 * MIB..33 * MIB],
+                vec![0..11 * MIB, 11 * MIB..22 * MIB, 22 * MIB..33 * MIB],
+            ),
+            (vec![0..4 * MIB, 4 * MIB..15 * MIB, 15 * MIB..18 * MIB], vec![0..9 * MIB, 9 * MIB..18 * MIB]),
         ] {
             assert_eq!(requests(&wanted), expected, "{wanted:?}");
         }
