@@ -142,7 +142,7 @@ impl AsyncFileReader for PinnedReader {
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        let total = ranges.iter().map(|range| (range.end - range.start) as usize).sum();
+        let total = ranges.iter().map(|range| range.end.saturating_sub(range.start) as usize).sum();
         self.metrics.bytes_scanned.add(total);
         // What is in flight or being decoded, until the next read.
         self.memory.resize(total);

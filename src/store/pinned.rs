@@ -157,9 +157,11 @@ impl fmt::Display for PinnedStore {
 impl ObjectStore for PinnedStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         let is_whole = options.range.is_none() && !options.head;
-        let answer = match self.pinned(location)? {
-            Some(object) if let Some(range) = plain_range(&options, object.size) => self.stream(object, range),
-            pinned => {
+        let pinned = self.pinned(location)?;
+        let range = pinned.as_ref().and_then(|object| plain_range(&options, object.size));
+        let answer = match (pinned, range) {
+            (Some(object), Some(range)) => self.stream(object, range),
+            (pinned, _) => {
                 let if_match = options.if_match.clone().or_else(|| pinned.and_then(|object| object.e_tag));
                 let name = format!("s3://{}/{location}", self.bucket);
                 let answer = self.s3.get_opts(location, GetOptions { if_match, ..options }).await;
