@@ -262,6 +262,14 @@ fn partitions() -> Objects {
     for (index, code) in ["1", "2", "__HIVE_DEFAULT_PARTITION__"].into_iter().enumerate() {
         objects.push((format!("nullable_parquet/code={code}/part-0.parquet"), parquet(&ids(10 * index as i64, 2))));
     }
+    // More than a page of a listing. `day=09-a/` comes before `day=09/` by bytes, after it by names.
+    for (table, last) in [("pages", "29"), ("pages_by_name", "09-a")] {
+        for day in (0..29).map(|day| format!("{day:02}")).chain([last.to_owned()]) {
+            for file in 0..40 {
+                objects.push((format!("{table}/day={day}/{file:02}.ndjson"), b"{\"id\":1}\n".to_vec().into()));
+            }
+        }
+    }
     // The files say 1999 where the folders say 2023 and 2024.
     for year in [2023, 2024] {
         let columns: [(&str, ArrayRef); 3] = [
