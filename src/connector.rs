@@ -11,8 +11,9 @@ use crate::catalog::{S3CatalogProvider, S3SchemaProvider};
 use crate::error::{Error, Result};
 use crate::location::S3Location;
 use crate::scan::{FooterCache, InFlight};
-use crate::settings::{ConnectorSettings, Secret, Subfolders};
+use crate::settings::{ArchivedObjects, ConnectorSettings, Secret, Subfolders};
 use crate::store::{CacheUse, RequestCounts, S3StoreRegistry, Stores};
+use crate::table::layout::Rules;
 use crate::table::{Opener, S3Table, SchemaCache};
 
 /// A source of tables: every file and every folder of files under an S3 root.
@@ -288,6 +289,13 @@ impl S3ConnectorBuilder {
         self
     }
 
+    /// Sets [`ConnectorSettings::archived_objects`].
+    #[must_use]
+    pub fn with_archived_objects(mut self, archived: ArchivedObjects) -> Self {
+        self.settings.archived_objects = archived;
+        self
+    }
+
     /// Sets [`ConnectorSettings::listing_ttl`].
     #[must_use]
     pub fn with_listing_ttl(mut self, ttl: Duration) -> Self {
@@ -334,7 +342,7 @@ impl S3ConnectorBuilder {
             stores: Arc::new(Stores::try_new(&self.settings)?),
             footers: Arc::new(FooterCache::new(self.settings.cache_bytes * 7 / 16)?),
             schemas: SchemaCache::new(self.settings.cache_bytes / 16)?,
-            subfolders: self.settings.subfolders,
+            rules: Rules { subfolders: self.settings.subfolders, archived_objects: self.settings.archived_objects },
             listing_ttl: self.settings.listing_ttl,
             in_flight: InFlight { requests: self.settings.requests_in_flight, bytes: self.settings.bytes_in_flight },
         });

@@ -118,6 +118,17 @@ pub enum Error {
         location: String,
     },
 
+    /// An object lies in an archive of S3. Restore it, leave it out by a filter, or change the setting.
+    #[error(
+        "{location} is archived ({storage_class}): restore it and set archived_objects to read, leave its partition out by a filter, or set archived_objects to skip"
+    )]
+    Archived {
+        /// The object.
+        location: String,
+        /// Its storage class, as the listing names it.
+        storage_class: String,
+    },
+
     /// Any other answer of the store: network, throttling, an answer that is not S3's.
     #[error("{operation} {location}: {source}")]
     Store {

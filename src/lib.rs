@@ -42,6 +42,6 @@ mod table;
 pub use connector::{CacheCounts, S3Connector, S3ConnectorBuilder};
 pub use error::{Error, Result};
 pub use location::S3Location;
-pub use settings::{ConnectorSettings, Secret, Subfolders};
+pub use settings::{ArchivedObjects, ConnectorSettings, Secret, Subfolders};
 pub use store::{CacheUse, RequestCounts};
 pub use table::S3Table;

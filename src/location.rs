@@ -105,6 +105,14 @@ impl FromStr for S3Location {
     }
 }
 
+/// Whether objects of this key can be read: `object_store` has no paths with empty segments, `.`, `..` or control
+/// characters. The `/` at the end of a folder's key is left out.
+pub(crate) fn is_readable(key: &str) -> bool {
+    let is_segment =
+        |segment: &str| !matches!(segment, "" | "." | "..") && !segment.bytes().any(|byte| byte.is_ascii_control());
+    key.split('/').all(is_segment)
+}
+
 fn strip_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_once("://")?;
     (scheme.eq_ignore_ascii_case("s3") || scheme.eq_ignore_ascii_case("s3a")).then_some(rest)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::location::{S3Location, redact};
+use crate::location::{S3Location, is_readable, redact};
 
 /// The settings of one connector, as a person wrote them.
 ///
@@ -34,6 +34,8 @@ pub struct ConnectorSettings {
     pub virtual_host: bool,
     /// What a folder inside a table's folder means when it is not `key=value`.
     pub subfolders: Subfolders,
+    /// What a query does that would read objects in archived storage classes.
+    pub archived_objects: ArchivedObjects,
     /// How long a listing is believed; 60 s unless set. A table whose listing is older is listed again by the next query
     /// that names it, and zero lists for every query. What a listing shows to be unchanged is not read again.
     pub listing_ttl: Duration,
@@ -63,6 +65,7 @@ impl Default for ConnectorSettings {
             allow_http: false,
             virtual_host: false,
             subfolders: Subfolders::default(),
+            archived_objects: ArchivedObjects::default(),
             listing_ttl: Duration::from_secs(60),
             requests_in_flight: 64,
             bytes_in_flight: 128 * 1024 * 1024,
@@ -87,6 +90,7 @@ impl fmt::Debug for ConnectorSettings {
             .field("allow_http", &self.allow_http)
             .field("virtual_host", &self.virtual_host)
             .field("subfolders", &self.subfolders)
+            .field("archived_objects", &self.archived_objects)
             .field("listing_ttl", &self.listing_ttl)
             .field("requests_in_flight", &self.requests_in_flight)
             .field("bytes_in_flight", &self.bytes_in_flight)
@@ -105,6 +109,20 @@ pub enum Subfolders {
     Reject,
     /// Data files in it belong to the table.
     Recurse,
+}
+
+/// What a query does that would read objects of the storage classes GLACIER and DEEP_ARCHIVE, which S3 gives only after
+/// they were restored. A listing shows the class, but not whether there is a restored copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ArchivedObjects {
+    /// It fails before anything is read, naming one of them. Objects in partitions that it does not want do not count.
+    #[default]
+    Reject,
+    /// They are no part of their table.
+    Skip,
+    /// It reads them, as is right where they have been restored.
+    Read,
 }
 
 impl ConnectorSettings {
@@ -136,7 +154,14 @@ impl ConnectorSettings {
             // The environment may allow plain HTTP, too: that is checked where it is read.
             check_endpoint(endpoint, true)?;
         }
-        self.root.as_deref().map(|root| root.parse::<S3Location>().map(|root| root.to_folder())).transpose()
+        let root =
+            self.root.as_deref().map(|root| root.parse::<S3Location>().map(|root| root.to_folder())).transpose()?;
+        let key = root.as_ref().map_or("", S3Location::key);
+        if !key.is_empty() && !is_readable(key.strip_suffix('/').unwrap_or(key)) {
+            let reason = "what lies in a folder with an empty segment, . or .., or a control character cannot be read; write the root without it".into();
+            return Err(Error::InvalidLocation { location: redact(self.root.as_deref().unwrap_or_default()), reason });
+        }
+        Ok(root)
     }
 }
 
@@ -203,6 +228,8 @@ mod tests {
             (ConnectorSettings { endpoint: Some("minio:9000".into()), ..base() }, "endpoint"),
             (ConnectorSettings { endpoint: Some("https://a:b@minio".into()), ..base() }, "user or password"),
             (ConnectorSettings { root: Some("lake/shop".into()), ..base() }, "lake/shop"),
+            (ConnectorSettings { root: Some("s3://lake/a/../b".into()), ..base() }, "a/../b"),
+            (ConnectorSettings { root: Some("s3://lake/a//b".into()), ..base() }, "a//b"),
         ] {
             let error = settings.validate().unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -3,7 +3,7 @@
 //! A child's full name is its key relative to the folder: `articles.parquet`, or `transactions/` for a folder. Its table
 //! name is the full name without the extensions that tell its format, or without the `/`.
 //!
-//! - Hidden children, markers, checksums, empty objects, objects of no known extension and `key=value` folders have no
+//! - Hidden children, what cannot be read for its key, markers, checksums, empty objects, objects of no known extension and `key=value` folders have no
 //!   table name: they are not shown, but can be asked for by full name.
 //! - Where two children have one table name, neither has it: both are shown by their full names, and asking for the
 //!   table name is an error that lists them. Where a table name is another child's full name, it stands for that child.
@@ -14,10 +14,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use object_store::ObjectMeta;
-
 use crate::format::FileType;
-use crate::store::FolderListing;
+use crate::location::is_readable;
+use crate::store::{FolderListing, ListedObject};
 use crate::table::layout::{self, Ignored};
 
 /// The children of a folder, by name.
@@ -26,7 +25,7 @@ pub(crate) struct Names {
     /// Full names by the names that are shown.
     tables: BTreeMap<String, String>,
     /// All children by full name: objects with what the listing said of them, folders with `None`.
-    children: BTreeMap<String, Option<ObjectMeta>>,
+    children: BTreeMap<String, Option<ListedObject>>,
     /// Full names by a table name that several children have.
     conflicts: BTreeMap<String, Vec<String>>,
     /// Why a child has no table name, by full name.
@@ -54,6 +53,8 @@ pub(crate) enum NotShown {
     Object(Ignored),
     HiddenFolder,
     PartitionFolder,
+    /// The keys in the folder cannot be read.
+    UnreadableFolder,
     /// The folder that holds it is a table of this lake format.
     Lake(&'static str),
 }
@@ -63,6 +64,7 @@ impl fmt::Display for NotShown {
         match self {
             Self::Object(ignored) => ignored.fmt(f),
             Self::HiddenFolder => f.write_str("hidden, since its name starts with _ or ."),
+            Self::UnreadableFolder => Ignored::UnreadableKey.fmt(f),
             Self::PartitionFolder => f.write_str("a partition of the folder that holds it"),
             Self::Lake(format) => write!(f, "a part of the {format} table that holds it"),
         }
@@ -79,6 +81,9 @@ impl Names {
             let full_name = format!("{child}/");
             if let Some(format) = names.lake {
                 names.ignored.insert(full_name.clone(), NotShown::Lake(format));
+            } else if !is_readable(&child) {
+                names.ignored.insert(full_name, NotShown::UnreadableFolder);
+                continue;
             } else if layout::is_hidden(&child) {
                 names.ignored.insert(full_name.clone(), NotShown::HiddenFolder);
             } else if child.contains('=') {
@@ -89,10 +94,8 @@ impl Names {
             names.children.insert(full_name, None);
         }
         for object in listing.objects {
-            // `object_store` drops the `/` at the end of the folder's own marker, which thus is no child.
-            let Some(full_name) = object.location.as_ref().strip_prefix(folder).filter(|name| !name.is_empty()) else {
-                continue;
-            };
+            // The folder's own marker is no child.
+            let Some(full_name) = object.key.strip_prefix(folder).filter(|name| !name.is_empty()) else { continue };
             let full_name = full_name.to_owned();
             if let Some(format) = names.lake {
                 names.ignored.insert(full_name.clone(), NotShown::Lake(format));
@@ -102,8 +105,11 @@ impl Names {
             match (layout::ignored(&full_name, object.size), FileType::from_name(&full_name)) {
                 (None, Some((_, stem))) => by_name.entry(stem.to_owned()).or_default().push(full_name.clone()),
                 (reason, _) => {
-                    let reason = NotShown::Object(reason.unwrap_or(Ignored::UnknownExtension));
-                    names.ignored.insert(full_name.clone(), reason);
+                    let reason = reason.unwrap_or(Ignored::UnknownExtension);
+                    names.ignored.insert(full_name.clone(), NotShown::Object(reason));
+                    if reason == Ignored::UnreadableKey {
+                        continue;
+                    }
                 }
             }
             names.children.insert(full_name, Some(object));
@@ -128,7 +134,7 @@ impl Names {
     }
 
     /// What the listing said of a child; `None` for a folder.
-    pub(crate) fn object(&self, full_name: &str) -> Option<&ObjectMeta> {
+    pub(crate) fn object(&self, full_name: &str) -> Option<&ListedObject> {
         self.children.get(full_name)?.as_ref()
     }
 
@@ -194,8 +200,6 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
-    use object_store::path::Path;
-
     use super::*;
 
     fn names(folders: &[&str], objects: &[(&str, u64)]) -> Names {
@@ -203,12 +207,12 @@ mod tests {
             folders: folders.iter().map(|folder| (*folder).to_owned()).collect(),
             objects: objects
                 .iter()
-                .map(|(name, size)| ObjectMeta {
-                    location: Path::parse(format!("shop/{name}")).unwrap(),
-                    last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
+                .map(|(name, size)| ListedObject {
+                    key: format!("shop/{name}"),
                     size: *size,
+                    last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
                     e_tag: None,
-                    version: None,
+                    storage_class: None,
                 })
                 .collect(),
         };

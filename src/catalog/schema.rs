@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::TableType;
-use object_store::ObjectMeta;
 use tokio::sync::OnceCell;
 
 use super::names::{Lookup, Names, NotShown};
 use crate::error::{Error, Result, quoted};
 use crate::format::FileType;
-use crate::location::S3Location;
+use crate::location::{S3Location, is_readable};
+use crate::store::ListedObject;
 use crate::table::layout::Ignored;
 use crate::table::{Opener, S3Table};
 
@@ -50,7 +50,7 @@ struct Discovery {
 struct Target {
     name: String,
     location: S3Location,
-    object: Option<ObjectMeta>,
+    object: Option<ListedObject>,
     /// Whether a listing has shown what lies there.
     is_listed: bool,
 }
@@ -277,8 +277,9 @@ impl S3SchemaProvider {
 
     fn full_path(&self, name: &str) -> Result<Target> {
         let location: S3Location = name.parse()?;
-        if location.key().split('/').any(|segment| matches!(segment, "." | "..")) {
-            let reason = "a key with the segment . or .. cannot be read; write the path without it".to_owned();
+        let key = location.key();
+        if !key.is_empty() && !is_readable(key.strip_suffix('/').unwrap_or(key)) {
+            let reason = "a key with an empty segment, . or .., or a control character cannot be read; write the path without it, or copy the object to another key".to_owned();
             return Err(Error::InvalidLocation { location: name.to_owned(), reason });
         }
         if let Some(folder) = &self.folder
@@ -305,6 +306,9 @@ impl S3SchemaProvider {
 fn hint(names: &Names, name: &str) -> String {
     const SHOWN: usize = 10;
     if let Some((full_name, reason)) = names.not_shown(name) {
+        if matches!(reason, NotShown::UnreadableFolder | NotShown::Object(Ignored::UnreadableKey)) {
+            return format!("\"{full_name}\" is ignored ({reason}); copy it to another key");
+        }
         if reason == NotShown::Object(Ignored::Empty) {
             return format!("\"{full_name}\" is ignored ({reason}); write it again, then refresh the connector");
         }

@@ -2,29 +2,30 @@
 
 use std::collections::BTreeSet;
 
+use object_store::ObjectStoreExt;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::BucketStore;
+use super::listing::{ListedObject, ListingPage, PageSlot};
 use crate::error::{Error, Result};
 use crate::location::S3Location;
 
 /// What lies in a folder, one level deep.
 #[derive(Debug, Default)]
 pub(crate) struct FolderListing {
-    /// Names of the folders in it, without the `/`, in order.
+    /// Names of the folders in it, without the `/`, in order. The folder of keys like `folder//x` has an empty name.
     pub(crate) folders: BTreeSet<String>,
     /// The objects in it, in order of their keys.
-    pub(crate) objects: Vec<ObjectMeta>,
+    pub(crate) objects: Vec<ListedObject>,
 }
 
 impl FolderListing {
-    fn add(&mut self, folder: &S3Location, page: Page) {
+    fn add(&mut self, folder: &S3Location, page: ListingPage) {
         self.objects.extend(page.objects);
-        // `object_store` drops the `/` at the end of a common prefix. Some stores name the folder itself.
-        let prefixes = page.common_prefixes.iter().filter_map(|prefix| prefix.as_ref().strip_prefix(folder.key()));
-        self.folders.extend(prefixes.filter(|child| !child.is_empty()).map(str::to_owned));
+        let children = page.common_prefixes.iter().filter_map(|prefix| prefix.strip_prefix(folder.key()));
+        // Some stores name the folder itself.
+        self.folders.extend(children.filter_map(|child| child.strip_suffix('/')).map(str::to_owned));
     }
 }
 
@@ -36,7 +37,7 @@ impl BucketStore {
         while let Some(page) = pages.next().await? {
             listing.add(folder, page);
         }
-        listing.objects.sort_by(|a, b| a.location.cmp(&b.location));
+        listing.objects.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(listing)
     }
 
@@ -60,8 +61,8 @@ impl BucketStore {
         &self,
         folder: &S3Location,
         after: &str,
-        is_past: impl Fn(&ObjectMeta) -> bool,
-    ) -> Result<Vec<ObjectMeta>> {
+        is_past: impl Fn(&ListedObject) -> bool,
+    ) -> Result<Vec<ListedObject>> {
         let mut objects = Vec::new();
         let mut pages = Pages::new(self, folder, None);
         pages.after = Some(after.to_owned());
@@ -77,27 +78,18 @@ impl BucketStore {
 
     /// The object with exactly this key, by one LIST of at most one key: the key itself comes first among all keys that
     /// start with it. Where listing is not permitted, by one HEAD.
-    pub(crate) async fn find_object(&self, location: &S3Location) -> Result<Option<ObjectMeta>> {
+    pub(crate) async fn find_object(&self, location: &S3Location) -> Result<Option<ListedObject>> {
         let mut pages = Pages::new(self, location, Some("/"));
         pages.max_keys = Some(1);
         let page = match pages.next().await {
             Err(denied @ Error::AccessDenied { .. }) => {
                 let Ok(path) = Path::parse(location.key()) else { return Err(denied) };
-                return self.s3().head(&path).await.map(Some).map_err(|_| denied);
+                return self.s3().head(&path).await.map(|object| Some(object.into())).map_err(|_| denied);
             }
             page => page?,
         };
-        Ok(page.and_then(|page| page.objects.into_iter().find(|object| object.location.as_ref() == location.key())))
+        Ok(page.and_then(|page| page.objects.into_iter().find(|object| object.key == location.key())))
     }
-}
-
-/// One page of a listing.
-#[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) objects: Vec<ObjectMeta>,
-    common_prefixes: Vec<Path>,
-    /// Whether another page follows.
-    pub(crate) is_truncated: bool,
 }
 
 /// A listing that is read page by page.
@@ -125,31 +117,31 @@ impl<'a> Pages<'a> {
     }
 
     /// The next page, or `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Page>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<ListingPage>> {
         let page_token = match &self.next {
             Next::First => None,
             Next::After(token) => Some(token.clone()),
             Next::End => return Ok(None),
         };
-        let options = PaginatedListOptions {
+        let slot = PageSlot::default();
+        let mut options = PaginatedListOptions {
             delimiter: self.delimiter.map(Into::into),
             max_keys: self.max_keys,
             offset: self.after.clone(),
             page_token: page_token.clone(),
             ..PaginatedListOptions::default()
         };
+        options.extensions.insert(slot.clone());
         let prefix = Some(self.prefix.key()).filter(|prefix| !prefix.is_empty());
-        let page = self.store.s3().list_paginated(prefix, options).await.map_err(|source| self.error(source))?;
-        if page.page_token.is_some() && page.page_token == page_token {
+        self.store.s3().list_paginated(prefix, options).await.map_err(|source| self.error(source))?;
+        let broken = |reason: &str| self.error(object_store::Error::Generic { store: "S3", source: reason.into() });
+        let page = slot.take().ok_or_else(|| broken("the answer did not pass our transport"))?;
+        if page.continuation_token.is_some() && page.continuation_token == page_token {
             // Following it would never end.
-            return Err(self.error(object_store::Error::Generic {
-                store: "S3",
-                source: "the store answered the same continuation token twice".into(),
-            }));
+            return Err(broken("the store answered the same continuation token twice"));
         }
-        let is_truncated = page.page_token.is_some();
-        self.next = page.page_token.map_or(Next::End, Next::After);
-        Ok(Some(Page { objects: page.result.objects, common_prefixes: page.result.common_prefixes, is_truncated }))
+        self.next = page.continuation_token.clone().map_or(Next::End, Next::After);
+        Ok(Some(page))
     }
 
     fn error(&self, source: object_store::Error) -> Error {

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
     ReqwestConnector,
 };
+
+use super::listing::{self, ListingError, ListingPage, PageSlot};
 
 /// How many requests a connector has sent, by kind, and how many bytes of answers it has read.
 ///
@@ -132,6 +135,7 @@ impl HttpService for CountingService {
         let is_s3 = !self.signs || request.headers().contains_key("x-amz-content-sha256");
         self.counters.count(&request, is_s3);
         let is_list = is_list(&request);
+        let slot = request.extensions().get::<PageSlot>().cloned();
         let response = self.client.execute(request).await?;
         let counters = Arc::clone(&self.counters);
         let response = response.map(|body| {
@@ -147,8 +151,11 @@ impl HttpService for CountingService {
         let (parts, body) = response.into_parts();
         // Here, unlike after its headers, an answer that breaks off is asked for again.
         let bytes = body.bytes().await.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, error))?;
-        check_listing(&bytes)?;
-        Ok(HttpResponse::from_parts(parts, bytes.into()))
+        let page = parse_listing(&bytes)?;
+        let Some(slot) = slot else { return Ok(HttpResponse::from_parts(parts, bytes.into())) };
+        slot.put(page);
+        // What `object_store` does not understand must not fail what it does.
+        Ok(HttpResponse::from_parts(parts, Bytes::from_static(b"<ListBucketResult/>").into()))
     }
 }
 
@@ -156,23 +163,16 @@ fn is_list(request: &HttpRequest) -> bool {
     request.uri().query().is_some_and(|query| query.split('&').any(|pair| pair == "list-type=2"))
 }
 
-/// Whether an answer with status 200 to a LIST is a page of a listing: `object_store` takes any XML for one, and would
-/// show an error or a login page as an empty folder. An error of S3 is worth asking again, another document is not.
-fn check_listing(answer: &[u8]) -> Result<(), HttpError> {
-    let text = String::from_utf8_lossy(answer);
-    let broken = |kind, reason: &str| {
-        let start: String = text.chars().take(200).collect();
-        let message = format!("the answer to a LIST {reason}; check the endpoint; it starts with: {start}");
-        Err(HttpError::new(kind, std::io::Error::other(message)))
+/// Parses the answer with status 200 to a LIST. `object_store` takes any XML for a listing, and would show an error or a
+/// login page as an empty folder. An error of S3 is worth asking again, another document is not.
+fn parse_listing(answer: &[u8]) -> Result<ListingPage, HttpError> {
+    let (kind, reason) = match listing::parse(answer) {
+        Ok(page) => return Ok(page),
+        Err(ListingError::IsError) => (HttpErrorKind::Interrupted, "is an error with status 200".to_owned()),
+        Err(ListingError::IsOther) => (HttpErrorKind::Decode, "is no listing".to_owned()),
+        Err(ListingError::Malformed(reason)) => (HttpErrorKind::Decode, format!("is no proper listing ({reason})")),
     };
-    if text.contains("<ListBucketResult") {
-        if text.contains("<IsTruncated>true<") && !text.contains("<NextContinuationToken>") {
-            return broken(HttpErrorKind::Decode, "is truncated without a continuation token");
-        }
-        return Ok(());
-    }
-    if text.contains("<Error>") {
-        return broken(HttpErrorKind::Interrupted, "is an error with status 200");
-    }
-    broken(HttpErrorKind::Decode, "is no listing")
+    let start: String = String::from_utf8_lossy(answer).chars().take(200).collect();
+    let message = format!("the answer to a LIST {reason}; check the endpoint; it starts with: {start}");
+    Err(HttpError::new(kind, std::io::Error::other(message)))
 }

@@ -7,11 +7,13 @@
 //! 2. Hidden is what has a segment starting with `.`, or with `_` and no `=`; so are `_SUCCESS`, `_temporary/`,
 //!    `_metadata`. Hidden objects are ignored.
 //! 3. Markers of folders (`x/`, `x_$folder$`), checksums (`x.crc`) and objects of zero bytes are ignored.
-//! 4. Objects whose name ends in no known extension are ignored beside data files that have one. Where no object has
+//! 4. So are objects whose keys have an empty segment (`a//b`), `.` or `..`, or a control character: they cannot be read.
+//!    Objects in an archived storage class are ignored where [`ArchivedObjects::Skip`] says so.
+//! 5. Objects whose name ends in no known extension are ignored beside data files that have one. Where no object has
 //!    one, all of them are data, and the first bytes tell the format.
-//! 5. What remains is data. All of it has one format and compression, and the same partition columns in the same order
+//! 6. What remains is data. All of it has one format and compression, and the same partition columns in the same order
 //!    (the `key=value` segments of its folder); anything else is an error that names two files.
-//! 6. Any other folder between the table and a data file is an error that names it, unless subfolders belong to the
+//! 7. Any other folder between the table and a data file is an error that names it, unless subfolders belong to the
 //!    table by [`Subfolders::Recurse`].
 
 use std::collections::BTreeSet;
@@ -20,13 +22,22 @@ use std::fmt;
 use super::partition;
 use crate::error::quoted;
 use crate::format::FileType;
-use crate::settings::Subfolders;
+use crate::location::is_readable;
+use crate::settings::{ArchivedObjects, Subfolders};
 
-/// A listed object: its key relative to the table's folder, and its size in bytes.
+/// A listed object: its key relative to the table's folder, its size in bytes, and whether it lies in an archive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Listed<'a> {
     pub(crate) key: &'a str,
     pub(crate) size: u64,
+    pub(crate) is_archived: bool,
+}
+
+/// What the settings say of layouts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rules {
+    pub(crate) subfolders: Subfolders,
+    pub(crate) archived_objects: ArchivedObjects,
 }
 
 /// How the objects of a folder make up a table.
@@ -67,6 +78,8 @@ pub(crate) enum Ignored {
     Hidden,
     Marker,
     Empty,
+    Archived,
+    UnreadableKey,
     UnknownExtension,
 }
 
@@ -76,16 +89,30 @@ impl fmt::Display for Ignored {
             Self::Hidden => "hidden, since a part of its name starts with _ or .",
             Self::Marker => "a marker or checksum, not data",
             Self::Empty => "empty, 0 bytes",
+            Self::Archived => "in an archived storage class, which the settings skip",
+            Self::UnreadableKey => {
+                "its key has an empty segment, . or .., or a control character, which cannot be read"
+            }
             Self::UnknownExtension => "its name ends in no known extension",
         })
     }
 }
 
-/// Why an object with this name and size is not data, whatever lies beside it (rules 2 to 4).
+impl Listed<'_> {
+    fn ignored(&self, rules: Rules) -> Option<Ignored> {
+        let is_skipped = self.is_archived && rules.archived_objects == ArchivedObjects::Skip;
+        ignored(self.key, self.size).or_else(|| is_skipped.then_some(Ignored::Archived))
+    }
+}
+
+/// Why an object with this name and size is not data, whatever lies beside it (rules 2 to 5).
 pub(crate) fn ignored(key: &str, size: u64) -> Option<Ignored> {
     let name = key.rsplit('/').next().unwrap_or(key);
     if name.is_empty() || name.ends_with("_$folder$") || name.ends_with(".crc") {
         return Some(Ignored::Marker);
+    }
+    if !is_readable(key) {
+        return Some(Ignored::UnreadableKey);
     }
     if key.split('/').any(is_hidden) {
         return Some(Ignored::Hidden);
@@ -136,7 +163,7 @@ pub(crate) fn lake_format_of_child(folder: &str) -> Option<&'static str> {
 }
 
 /// Lays out the objects below a table's folder. The result does not depend on their order.
-pub(crate) fn lay_out(objects: &[Listed<'_>], subfolders: Subfolders) -> Result<Layout, LayoutError> {
+pub(crate) fn lay_out(objects: &[Listed<'_>], rules: Rules) -> Result<Layout, LayoutError> {
     if objects.is_empty() {
         return Err(LayoutError::Empty);
     }
@@ -146,7 +173,7 @@ pub(crate) fn lay_out(objects: &[Listed<'_>], subfolders: Subfolders) -> Result<
         return Err(LayoutError::Lake { format, marker: format!("\"{marker}\"") });
     }
     let mut candidates: Vec<(usize, Option<Ignored>)> =
-        objects.iter().enumerate().map(|(index, object)| (index, ignored(object.key, object.size))).collect();
+        objects.iter().enumerate().map(|(index, object)| (index, object.ignored(rules))).collect();
     candidates.sort_by_key(|(index, _)| objects[*index].key);
 
     let wanted =
@@ -163,7 +190,7 @@ pub(crate) fn lay_out(objects: &[Listed<'_>], subfolders: Subfolders) -> Result<
         });
     };
 
-    if subfolders == Subfolders::Reject {
+    if rules.subfolders == Subfolders::Reject {
         check_subfolders(data.iter().map(|index| objects[*index].key))?;
     }
     let file_type = file_type(objects[first].key);
@@ -276,9 +303,12 @@ mod tests {
     fn lay_out_keys(keys: &[&str], subfolders: Subfolders) -> Result<(Vec<String>, Vec<String>), LayoutError> {
         let objects: Vec<Listed<'_>> = keys
             .iter()
-            .map(|key| Listed { key: key.trim_end_matches('0'), size: u64::from(!key.ends_with('0')) })
+            .map(|key| {
+                let size = u64::from(!key.ends_with('0'));
+                Listed { key: key.trim_end_matches('0'), size, is_archived: false }
+            })
             .collect();
-        let layout = lay_out(&objects, subfolders)?;
+        let layout = lay_out(&objects, Rules { subfolders, ..Rules::default() })?;
         let files = layout.files.iter().map(|file| objects[file.index].key.to_owned()).collect();
         Ok((layout.partition_columns, files))
     }

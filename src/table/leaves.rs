@@ -12,17 +12,15 @@ use std::sync::{Arc, OnceLock};
 use arrow::datatypes::{Field, Fields};
 use datafusion::common::ScalarValue;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::ObjectMeta;
 use tokio::sync::Mutex;
 
-use super::layout::{self, Ignored, Layout, LayoutError};
+use super::layout::{self, Ignored, Layout, LayoutError, Rules};
 use super::partition;
 use super::snapshot::{SnapshotFile, listed, not_a_table};
 use crate::error::Result;
 use crate::format::FileType;
-use crate::location::S3Location;
-use crate::settings::Subfolders;
-use crate::store::BucketStore;
+use crate::location::{S3Location, is_readable};
+use crate::store::{BucketStore, ListedObject};
 
 /// Folders whose listing is worth a request of its own have at least so many objects.
 const WORTH: usize = 10;
@@ -39,7 +37,7 @@ const LISTINGS_IN_FLIGHT: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Leaves {
     folder: S3Location,
-    subfolders: Subfolders,
+    rules: Rules,
     file_type: FileType,
     columns: Vec<String>,
     /// The first data file, to compare others with.
@@ -66,8 +64,8 @@ impl Leaves {
     pub(super) async fn find(
         store: &BucketStore,
         folder: &S3Location,
-        subfolders: Subfolders,
-        page: &[ObjectMeta],
+        rules: Rules,
+        page: &[ListedObject],
         laid_out: &Layout,
     ) -> Result<Option<(Self, Fields)>> {
         let (Some(file_type), Some(first)) = (laid_out.file_type, laid_out.files.first()) else { return Ok(None) };
@@ -110,7 +108,7 @@ impl Leaves {
         });
         let leaves = Self {
             folder: folder.clone(),
-            subfolders,
+            rules,
             file_type,
             columns,
             first: objects[first.index].key.to_owned(),
@@ -120,7 +118,7 @@ impl Leaves {
             listing: Mutex::default(),
         };
         // The first page has shown all of its leaves but the last.
-        let last = page.iter().max_by(|a, b| a.location.cmp(&b.location));
+        let last = page.iter().max_by(|a, b| a.key.cmp(&b.key));
         let shown = last
             .filter(|_| is_ordered)
             .map_or(0, |last| leaves.leaves.partition_point(|leaf| !leaf.is_before_end(last)));
@@ -179,12 +177,12 @@ impl Leaves {
     }
 
     /// Lays out the objects of neighbouring leaves by the rules of the table.
-    fn fill(&self, run: Range<usize>, mut objects: Vec<ObjectMeta>) -> Result<()> {
-        objects.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+    fn fill(&self, run: Range<usize>, mut objects: Vec<ListedObject>) -> Result<()> {
+        objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let leaves = &self.leaves[run];
         let of_leaves = match (leaves.first(), leaves.last()) {
             (Some(first), Some(last)) => {
-                let start = objects.partition_point(|object| object.location.as_ref() < first.location.key());
+                let start = objects.partition_point(|object| object.key.as_str() < first.location.key());
                 let end = objects.partition_point(|object| last.is_before_end(object));
                 &objects[start..end.max(start)]
             }
@@ -193,7 +191,7 @@ impl Leaves {
         let relative = listed(&self.folder, of_leaves);
         let failed = |error: LayoutError| Err(not_a_table(&self.folder, &error));
         let mut files = Vec::new();
-        match layout::lay_out(&relative, self.subfolders) {
+        match layout::lay_out(&relative, self.rules) {
             // Markers only.
             Err(LayoutError::Empty | LayoutError::OnlyIgnored { .. }) => {}
             // What no name tells is ignored beside files of the table.
@@ -219,12 +217,11 @@ impl Leaves {
         for leaf in leaves {
             let mut found = Vec::new();
             while let Some(object) = files.next_if(|object| leaf.is_before_end(object)) {
-                if !object.location.as_ref().starts_with(leaf.location.key()) {
+                if !object.key.starts_with(leaf.location.key()) {
                     // A folder that came after the folders were listed.
                     continue;
                 }
-                let partition_values = leaf.values.clone();
-                found.push(SnapshotFile { object: object.clone(), partition_values, statistics: None });
+                found.extend(SnapshotFile::new(object, leaf.values.clone()));
             }
             leaf.files.set(Arc::new(found)).ok();
         }
@@ -234,8 +231,8 @@ impl Leaves {
 
 impl Leaf {
     /// Whether an object comes before the end of this leaf, in the order of keys.
-    fn is_before_end(&self, object: &ObjectMeta) -> bool {
-        let key = object.location.as_ref();
+    fn is_before_end(&self, object: &ListedObject) -> bool {
+        let key = object.key.as_str();
         key < self.location.key() || key.starts_with(self.location.key())
     }
 }
@@ -252,14 +249,14 @@ async fn folders(store: &BucketStore, folder: &S3Location, columns: &[String]) -
         let listings: Vec<_> = stream::iter(listings).buffered(LISTINGS_IN_FLIGHT).try_collect().await?;
         let mut next = Vec::new();
         for (parent, listing) in level.iter().zip(listings) {
-            let is_data = |object: &ObjectMeta| {
-                let key = object.location.as_ref().strip_prefix(folder.key()).unwrap_or_default();
+            let is_data = |object: &ListedObject| {
+                let key = object.key.strip_prefix(folder.key()).unwrap_or_default();
                 matches!(layout::ignored(key, object.size), None | Some(Ignored::UnknownExtension))
             };
             if listing.objects.iter().any(is_data) {
                 return Ok(None);
             }
-            for child in listing.folders.iter().filter(|child| !layout::is_hidden(child)) {
+            for child in listing.folders.iter().filter(|child| is_readable(child) && !layout::is_hidden(child)) {
                 let (names, _) = partition::parse_folder(child);
                 if names.as_slice() != std::slice::from_ref(column) {
                     return Ok(None);

@@ -22,17 +22,17 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
-use object_store::ObjectMeta;
 use object_store::path::Path;
 
 pub(crate) use self::head::SchemaCache;
+use self::layout::Rules;
 use self::snapshot::{Snapshot, SnapshotFile};
 use crate::error::{Error, Result};
 use crate::format::{FileType, Format};
 use crate::location::S3Location;
 use crate::scan::{FIRST_READ, FooterCache, InFlight, STATISTICS_BYTES, ScanFile, ScanTable, scan};
-use crate::settings::Subfolders;
-use crate::store::{ByteCache, End, Stores};
+use crate::settings::ArchivedObjects;
+use crate::store::{BucketStore, ByteCache, End, ListedObject, Stores};
 
 /// A table: one object, or the data files below a folder.
 ///
@@ -72,7 +72,7 @@ pub(crate) struct Opener {
     pub(crate) stores: Arc<Stores>,
     pub(crate) footers: Arc<FooterCache>,
     pub(crate) schemas: SchemaCache,
-    pub(crate) subfolders: Subfolders,
+    pub(crate) rules: Rules,
     pub(crate) listing_ttl: Duration,
     pub(crate) in_flight: InFlight,
 }
@@ -80,7 +80,7 @@ pub(crate) struct Opener {
 impl Opener {
     /// What lies at a location that no listing has shown, by reading it: one GET, whose bytes serve the opening. `None`
     /// where there is no such object. Where that is not to be had, by asking a listing.
-    pub(crate) async fn find(&self, location: &S3Location) -> Result<Option<ObjectMeta>> {
+    pub(crate) async fn find(&self, location: &S3Location) -> Result<Option<ListedObject>> {
         let store = self.stores.bucket(location.bucket())?;
         let (end, length) = match FileType::from_name(location.key()) {
             Some((FileType { format: Format::Parquet, .. }, _)) => (End::End, FIRST_READ),
@@ -90,7 +90,7 @@ impl Opener {
         if let Ok(path) = Path::parse(location.key())
             && let Ok(found) = store.reads().first(&path, end, length).await
         {
-            return Ok(found);
+            return Ok(found.map(ListedObject::from));
         }
         store.find_object(location).await
     }
@@ -119,17 +119,18 @@ impl Opener {
         self: &Arc<Self>,
         name: &str,
         location: &S3Location,
-        object: Option<(ObjectMeta, Instant)>,
+        object: Option<(ListedObject, Instant)>,
     ) -> Result<S3Table> {
         let store = self.stores.bucket(location.bucket())?;
         let (mut snapshot, listed_at) = match object {
-            Some((object, listed_at)) => (Snapshot::of_object(location, object)?, listed_at),
+            Some((object, listed_at)) => (Snapshot::of_object(location, &object)?, listed_at),
             None => {
                 let now = Instant::now();
-                (Snapshot::of_folder(&store, location, self.subfolders).await?, now)
+                (Snapshot::of_folder(&store, location, self.rules).await?, now)
             }
         };
-        let inferred = schema::infer(&store, &self.footers, &self.schemas, &mut snapshot).await?;
+        let inferred =
+            schema::infer(&store, &self.footers, &self.schemas, self.rules.archived_objects, &mut snapshot).await?;
         let file_schema = schema::without(&inferred.file_schema, &snapshot.partition_fields);
         let format = inferred.file_type.format;
         if format.is_by_position() && file_schema.fields().len() != inferred.file_schema.fields().len() {
@@ -163,6 +164,14 @@ impl Opener {
             opener: Arc::clone(self),
             latest: tokio::sync::Mutex::default(),
         })
+    }
+}
+
+/// The error of a query that wants a file which S3 does not give.
+fn archived(store: &BucketStore, file: &SnapshotFile) -> Error {
+    Error::Archived {
+        location: head::location(store, &file.object),
+        storage_class: file.archived.clone().unwrap_or_default(),
     }
 }
 
@@ -301,6 +310,12 @@ impl S3Table {
                 self.snapshot.files.iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(file, _)| file).collect()
             }
         };
+        let is_rejected = |file: &&&SnapshotFile| {
+            file.archived.is_some() && self.opener.rules.archived_objects == ArchivedObjects::Reject
+        };
+        if let Some(file) = files.iter().find(is_rejected) {
+            return Err(archived(&self.scan.store, file).into());
+        }
         let files: Vec<ScanFile<'_>> = files
             .into_iter()
             .map(|file| ScanFile {

@@ -15,6 +15,7 @@ use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::format::{FileType, Format};
 use crate::scan::{FooterCache, ScanSource};
+use crate::settings::ArchivedObjects;
 use crate::store::{BucketStore, SMALL};
 
 /// Up to so many files, all are looked at; above, the first by key and the newest. Of formats that are read by position
@@ -39,13 +40,18 @@ pub(crate) async fn infer(
     store: &BucketStore,
     footers: &FooterCache,
     schemas: &SchemaCache,
+    archived_objects: ArchivedObjects,
     snapshot: &mut Snapshot,
 ) -> Result<Inferred> {
+    let is_readable =
+        |index: &usize| archived_objects == ArchivedObjects::Read || snapshot.files[*index].archived.is_none();
+    let readable: Vec<usize> = (0..snapshot.files.len()).filter(is_readable).collect();
+    let Some(first) = readable.first() else { return Err(super::archived(store, &snapshot.files[0])) };
     let file_type = match snapshot.file_type {
         Some(file_type) => file_type,
-        None => head::tell_type(store, &snapshot.files[0].object).await?,
+        None => head::tell_type(store, &snapshot.files[*first].object).await?,
     };
-    let looked_at = files_to_look_at(snapshot, file_type.format);
+    let looked_at = files_to_look_at(snapshot, readable, file_type.format);
     let is_complete = looked_at.len() == snapshot.files.len() && snapshot.leaves.is_none();
     if file_type.format == Format::Parquet {
         let file_schema = infer_parquet(store, footers, snapshot, &looked_at, is_complete).await?;
@@ -80,17 +86,18 @@ pub(crate) async fn infer(
     Ok(Inferred { file_schema: merged.finish(is_complete), source, file_type, is_complete })
 }
 
-/// Indexes of the files that decide the schema.
+/// Indexes of the files that decide the schema, among those that can be read.
 ///
 /// Where DataFusion reads by position, columns in another order in a file that nobody looked at would give wrong values.
-fn files_to_look_at(snapshot: &Snapshot, format: Format) -> Vec<usize> {
-    let count = snapshot.files.len();
-    if count <= LOOK_AT_ALL || format.is_by_position() {
-        return (0..count).collect();
+fn files_to_look_at(snapshot: &Snapshot, readable: Vec<usize>, format: Format) -> Vec<usize> {
+    if readable.len() <= LOOK_AT_ALL || format.is_by_position() {
+        return readable;
     }
     let age = |index: &usize| (snapshot.files[*index].object.last_modified, *index);
-    let newest = (0..count).max_by_key(age).unwrap_or(0);
-    if newest == 0 { vec![0] } else { vec![0, newest] }
+    let newest = readable.iter().copied().max_by_key(age);
+    let mut looked_at: Vec<usize> = readable.first().copied().into_iter().chain(newest).collect();
+    looked_at.dedup();
+    looked_at
 }
 
 async fn infer_parquet(

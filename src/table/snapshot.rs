@@ -6,14 +6,13 @@ use arrow::datatypes::{Field, Fields};
 use datafusion::common::{ScalarValue, Statistics};
 use object_store::ObjectMeta;
 
-use super::layout::{self, Layout, LayoutError, Listed};
+use super::layout::{self, Ignored, Layout, LayoutError, Listed, Rules};
 use super::leaves::Leaves;
 use super::partition;
 use crate::error::{Error, Result};
 use crate::format::FileType;
 use crate::location::S3Location;
-use crate::settings::Subfolders;
-use crate::store::BucketStore;
+use crate::store::{BucketStore, ListedObject};
 
 /// The data files of a table, in order of their keys.
 #[derive(Debug)]
@@ -29,42 +28,57 @@ pub(crate) struct Snapshot {
 }
 
 /// One data file of a snapshot.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct SnapshotFile {
     pub(crate) object: ObjectMeta,
     pub(crate) partition_values: Vec<ScalarValue>,
     /// Set where opening the table read the file's footer.
     pub(crate) statistics: Option<Arc<Statistics>>,
+    /// The storage class of a file that S3 only gives after it was restored.
+    pub(crate) archived: Option<String>,
+}
+
+impl SnapshotFile {
+    /// A data file. `None` where its key cannot be read, which the rules of the layout exclude.
+    pub(crate) fn new(object: &ListedObject, partition_values: Vec<ScalarValue>) -> Option<Self> {
+        let archived = object.archived().map(str::to_owned);
+        Some(Self { object: object.meta()?, partition_values, statistics: None, archived })
+    }
 }
 
 impl Snapshot {
     /// A table of one object that a listing has shown. Costs nothing.
-    pub(crate) fn of_object(location: &S3Location, object: ObjectMeta) -> Result<Self> {
+    pub(crate) fn of_object(location: &S3Location, object: &ListedObject) -> Result<Self> {
         if object.size == 0 {
             let reason = "it is empty, 0 bytes; write it again, or remove it".to_owned();
             return Err(Error::NotATable { location: location.to_string(), reason });
         }
         let name = location.key().rsplit('/').next().unwrap_or_default();
         let file_type = FileType::from_name(name).map(|(file_type, _)| file_type);
-        let file = SnapshotFile { object, partition_values: Vec::new(), statistics: None };
-        Ok(Self { file_type, partition_fields: Fields::empty(), files: vec![file], leaves: None })
+        let files: Vec<_> = SnapshotFile::new(object, Vec::new()).into_iter().collect();
+        if files.is_empty() {
+            let reason = format!("{}; copy it to another key", Ignored::UnreadableKey);
+            return Err(Error::NotATable { location: location.to_string(), reason });
+        }
+        Ok(Self { file_type, partition_fields: Fields::empty(), files, leaves: None })
     }
 
     /// A table of all data files below a folder: one LIST for each 1,000 objects. Where these are more, and lie in regular
     /// partition folders with many in each, only the folders are listed, and the objects when they are wanted.
-    pub(crate) async fn of_folder(store: &BucketStore, folder: &S3Location, subfolders: Subfolders) -> Result<Self> {
+    pub(crate) async fn of_folder(store: &BucketStore, folder: &S3Location, rules: Rules) -> Result<Self> {
         let mut objects = Vec::new();
         let mut pages = store.list_objects(folder);
         while let Some(page) = pages.next().await? {
             let is_first = objects.is_empty();
+            let is_truncated = page.continuation_token.is_some();
             objects.extend(page.objects);
-            if is_first && page.is_truncated {
+            if is_first && is_truncated {
                 // A folder of folders may hold millions of objects: its first page shows that it is none of ours.
-                match layout::lay_out(&listed(folder, &objects), subfolders) {
+                match layout::lay_out(&listed(folder, &objects), rules) {
                     Err(LayoutError::Namespace { .. }) => return Err(namespace(store, folder).await?),
                     Err(error @ LayoutError::Lake { .. }) => return Err(not_a_table(folder, &error)),
                     Ok(laid_out) => {
-                        let found = Leaves::find(store, folder, subfolders, &objects, &laid_out).await?;
+                        let found = Leaves::find(store, folder, rules, &objects, &laid_out).await?;
                         if let Some((leaves, partition_fields)) = found {
                             return Self::of_leaves(store, &objects, &laid_out, leaves, partition_fields).await;
                         }
@@ -74,7 +88,7 @@ impl Snapshot {
             }
         }
         let laid_out =
-            layout::lay_out(&listed(folder, &objects), subfolders).map_err(|error| not_a_table(folder, &error))?;
+            layout::lay_out(&listed(folder, &objects), rules).map_err(|error| not_a_table(folder, &error))?;
 
         let partition_fields: Fields = laid_out
             .partition_columns
@@ -85,15 +99,10 @@ impl Snapshot {
                 partition::field(name, partition::infer_type(values))
             })
             .collect();
-        let files = laid_out.files.iter().map(|file| SnapshotFile {
-            object: objects[file.index].clone(),
-            partition_values: file
-                .partition_values
-                .iter()
-                .zip(&partition_fields)
-                .map(|(value, field)| partition::to_scalar(value.as_deref(), field.data_type()))
-                .collect(),
-            statistics: None,
+        let files = laid_out.files.iter().filter_map(|file| {
+            let values = file.partition_values.iter().zip(&partition_fields);
+            let values = values.map(|(value, field)| partition::to_scalar(value.as_deref(), field.data_type()));
+            SnapshotFile::new(&objects[file.index], values.collect())
         });
         Ok(Self { file_type: laid_out.file_type, files: files.collect(), partition_fields, leaves: None })
     }
@@ -103,17 +112,16 @@ impl Snapshot {
     /// A table of partition folders. The first file by key and the newest of the last folder decide its schema.
     async fn of_leaves(
         store: &BucketStore,
-        page: &[ObjectMeta],
+        page: &[ListedObject],
         laid_out: &Layout,
         leaves: Leaves,
         partition_fields: Fields,
     ) -> Result<Self> {
         let last = leaves.last(store).await?;
         let newest = last.iter().max_by_key(|file| (file.object.last_modified, &file.object.location));
-        let objects = laid_out.files.first().map(|file| page[file.index].clone());
-        let objects = objects.into_iter().chain(newest.map(|file| file.object.clone()));
-        let files =
-            objects.map(|object| SnapshotFile { object, partition_values: Vec::new(), statistics: None }).collect();
+        let newest = newest.map(|file| SnapshotFile { partition_values: Vec::new(), ..file.clone() });
+        let first = laid_out.files.first().and_then(|file| SnapshotFile::new(&page[file.index], Vec::new()));
+        let files = first.into_iter().chain(newest).collect();
         Ok(Self { file_type: laid_out.file_type, partition_fields, files, leaves: Some(leaves) })
     }
 }
@@ -135,13 +143,13 @@ pub(super) fn not_a_table(folder: &S3Location, error: &LayoutError) -> Error {
 }
 
 /// The objects as the layout sees them, their keys relative to the folder.
-pub(super) fn listed<'a>(folder: &S3Location, objects: &'a [ObjectMeta]) -> Vec<Listed<'a>> {
+pub(super) fn listed<'a>(folder: &S3Location, objects: &'a [ListedObject]) -> Vec<Listed<'a>> {
     objects
         .iter()
-        .map(|object| {
-            // `object_store` drops the `/` at the end of the folder's own marker.
-            let key = object.location.as_ref().strip_prefix(folder.key()).unwrap_or_default();
-            Listed { key, size: object.size }
+        .map(|object| Listed {
+            key: object.key.strip_prefix(folder.key()).unwrap_or_default(),
+            size: object.size,
+            is_archived: object.archived().is_some(),
         })
         .collect()
 }

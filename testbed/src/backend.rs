@@ -130,6 +130,7 @@ impl S3 for Backend {
                 content_language: input.content_language,
                 content_type: input.content_type,
                 metadata: input.metadata,
+                storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
             }),
             etag: None,
         };
@@ -200,6 +201,7 @@ impl S3 for Backend {
             content_language: input.content_language,
             content_type: input.content_type,
             metadata: input.metadata,
+            storage_class: input.storage_class.map(|class| class.as_str().to_owned()),
         };
         let id = self.0.uploads.create(&input.bucket, &input.key, headers);
         answer(CreateMultipartUploadOutput {

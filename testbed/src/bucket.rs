@@ -52,6 +52,8 @@ pub(crate) struct ObjectHeaders {
     pub(crate) content_language: Option<String>,
     pub(crate) content_type: Option<String>,
     pub(crate) metadata: Option<Metadata>,
+    /// `STANDARD` unless said otherwise.
+    pub(crate) storage_class: Option<String>,
 }
 
 /// An object to be written.
@@ -130,6 +132,9 @@ impl Bucket {
     /// Opens `range` of the object `key`, if `conditions` hold.
     pub(crate) async fn read(&self, key: &str, range: Option<Range>, conditions: &ReadConditions) -> S3Result<Opened> {
         let entry = self.entry(key)?;
+        if matches!(entry.headers.storage_class.as_deref(), Some("GLACIER" | "DEEP_ARCHIVE")) {
+            return Err(s3_error!(InvalidObjectState, "The operation is not valid for the object's storage class"));
+        }
         if let Some(opened) = self.try_read(key, entry, range, conditions).await? {
             return Ok(opened);
         }

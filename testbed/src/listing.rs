@@ -57,7 +57,10 @@ pub(crate) fn page(bucket: &Bucket, input: ListObjectsV2Input, page_size: usize)
             e_tag: Some(entry.etag()),
             last_modified: Some(Timestamp::from(entry.last_modified)),
             size: i64::try_from(entry.size).ok(),
-            storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+            storage_class: Some(match &entry.headers.storage_class {
+                Some(class) => ObjectStorageClass::from(class.clone()),
+                None => ObjectStorageClass::from_static(ObjectStorageClass::STANDARD),
+            }),
             ..Object::default()
         })
         .collect();

@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::access::Identity;
 use crate::backend::Shared;
-use crate::bucket::NewObject;
+use crate::bucket::{NewObject, ObjectHeaders};
 use crate::builder::TestbedBuilder;
 use crate::conditions::{ReadConditions, WriteConditions};
 use crate::log::{Counts, RequestRecord};
@@ -89,7 +89,23 @@ impl Testbed {
     ///
     /// If there is no such bucket, or its store refuses the object.
     pub async fn put(&self, bucket: &str, key: &str, body: impl Into<Bytes>) -> io::Result<String> {
-        let object = NewObject { pieces: vec![body.into()], ..NewObject::default() };
+        self.put_in(bucket, key, None, body).await
+    }
+
+    /// As [`put`](Self::put), in a storage class. An object in `GLACIER` or `DEEP_ARCHIVE` cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub async fn put_in(
+        &self,
+        bucket: &str,
+        key: &str,
+        storage_class: Option<&str>,
+        body: impl Into<Bytes>,
+    ) -> io::Result<String> {
+        let headers = ObjectHeaders { storage_class: storage_class.map(str::to_owned), ..ObjectHeaders::default() };
+        let object = NewObject { pieces: vec![body.into()], headers: Arc::new(headers), ..NewObject::default() };
         let bucket = self.shared.bucket(bucket).map_err(io_error)?;
         let written = bucket.put(key, object, &WriteConditions::default()).await;
         Ok(format!("\"{}\"", written.map_err(io_error)?.etag))

@@ -4,6 +4,7 @@ mod compat;
 mod faults;
 mod fixtures;
 mod harness;
+mod inputs;
 mod isolation;
 mod listings;
 mod reads;
