@@ -11,10 +11,10 @@ use crate::catalog::{S3CatalogProvider, S3SchemaProvider};
 use crate::error::{Error, Result};
 use crate::location::S3Location;
 use crate::scan::{FooterCache, InFlight};
-use crate::settings::{ArchivedObjects, ConnectorSettings, Secret, Subfolders};
+use crate::settings::{ArchivedObjects, ConnectorSettings, SchemaPolicy, Secret, Subfolders, TableSettings};
 use crate::store::{CacheUse, RequestCounts, S3StoreRegistry, Stores};
 use crate::table::layout::Rules;
-use crate::table::{Opener, S3Table, SchemaCache};
+use crate::table::{Opener, S3Table, SchemaCache, TableOptions};
 
 /// A source of tables: every file and every folder of files under an S3 root.
 ///
@@ -282,6 +282,20 @@ impl S3ConnectorBuilder {
         self
     }
 
+    /// Sets [`ConnectorSettings::schema_policy`].
+    #[must_use]
+    pub fn with_schema_policy(mut self, policy: SchemaPolicy) -> Self {
+        self.settings.schema_policy = policy;
+        self
+    }
+
+    /// Sets the settings of one table in [`ConnectorSettings::tables`].
+    #[must_use]
+    pub fn with_table(mut self, table: impl Into<String>, settings: TableSettings) -> Self {
+        self.settings.tables.insert(table.into(), settings);
+        self
+    }
+
     /// Sets [`ConnectorSettings::subfolders`].
     #[must_use]
     pub fn with_subfolders(mut self, subfolders: Subfolders) -> Self {
@@ -342,7 +356,13 @@ impl S3ConnectorBuilder {
             stores: Arc::new(Stores::try_new(&self.settings)?),
             footers: Arc::new(FooterCache::new(self.settings.cache_bytes * 7 / 16)?),
             schemas: SchemaCache::new(self.settings.cache_bytes / 16)?,
-            rules: Rules { subfolders: self.settings.subfolders, archived_objects: self.settings.archived_objects },
+            root: root.clone(),
+            options: TableOptions {
+                rules: Rules { subfolders: self.settings.subfolders, archived_objects: self.settings.archived_objects },
+                schema_policy: self.settings.schema_policy,
+                ..TableOptions::default()
+            },
+            tables: self.settings.tables,
             listing_ttl: self.settings.listing_ttl,
             in_flight: InFlight { requests: self.settings.requests_in_flight, bytes: self.settings.bytes_in_flight },
         });

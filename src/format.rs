@@ -90,11 +90,6 @@ impl Format {
     pub(crate) fn is_delimited(&self) -> bool {
         matches!(self, Self::Csv | Self::Tsv)
     }
-
-    /// Whether DataFusion takes a file's columns by their position and not by their name.
-    pub(crate) fn is_by_position(&self) -> bool {
-        self.is_delimited() || *self == Self::Arrow
-    }
 }
 
 /// The compression that the first bytes of an object show.

@@ -38,10 +38,11 @@ mod scan;
 mod settings;
 mod store;
 mod table;
+mod widen;
 
 pub use connector::{CacheCounts, S3Connector, S3ConnectorBuilder};
 pub use error::{Error, Result};
 pub use location::S3Location;
-pub use settings::{ArchivedObjects, ConnectorSettings, Secret, Subfolders};
+pub use settings::{ArchivedObjects, ConnectorSettings, CsvSettings, SchemaPolicy, Secret, Subfolders, TableSettings};
 pub use store::{CacheUse, RequestCounts};
 pub use table::S3Table;

@@ -34,14 +34,19 @@ pub(crate) struct Unit {
 }
 
 /// The units of a scan of these files, in order. Row groups are told apart where the footer is cached.
-pub(crate) fn units(table: &ScanTable, files: Vec<PartitionedFile>, wanted: Option<&HashSet<String>>) -> Vec<Unit> {
+pub(crate) fn units(
+    table: &ScanTable,
+    source: ScanSource,
+    files: Vec<PartitionedFile>,
+    wanted: Option<&HashSet<String>>,
+) -> Vec<Unit> {
     let mut units = Vec::with_capacity(files.len());
     // The largest part of a file that was read at a time where the footer is known stands for those where it is not.
     let mut share: Option<f64> = None;
     let mut unknown = Vec::new();
     for file in files {
         let size = file.object_meta.size;
-        let footer = match table.source {
+        let footer = match source {
             ScanSource::Parquet if size > SMALL => table.footers.peek(&table.store, &file.object_meta),
             _ => None,
         };
@@ -52,7 +57,7 @@ pub(crate) fn units(table: &ScanTable, files: Vec<PartitionedFile>, wanted: Opti
             units.extend(row_groups.into_iter().map(part));
             continue;
         }
-        let bytes = match table.source {
+        let bytes = match source {
             ScanSource::Delimited { .. } | ScanSource::Json { .. } => size.min(STREAM_MEMORY),
             ScanSource::Parquet if size > SMALL => {
                 unknown.push(units.len());

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use arrow::datatypes::Fields;
 use datafusion::catalog::Session;
 use datafusion::common::config::CsvOptions;
+use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::{
     ArrowSource, AvroSource, CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource, ParquetSource,
 };
@@ -16,14 +17,18 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use object_store::ObjectMeta;
 use object_store::path::Path;
 
 use super::cache::FooterCache;
+use super::footer;
 use super::groups::{self, InFlight};
 use super::late;
-use super::reader::{PinnedReaderFactory, check_types};
+use super::reader::PinnedReaderFactory;
+use super::shape::{self, ReadAs};
+use crate::format::{FileType, Format};
 use crate::store::{BucketStore, ByteCache, Sized64};
 
 /// What all scans of a table have in common.
@@ -32,10 +37,9 @@ pub(crate) struct ScanTable {
     pub(crate) store: Arc<BucketStore>,
     pub(crate) footers: Arc<FooterCache>,
     pub(crate) schema: TableSchema,
-    pub(crate) source: ScanSource,
-    /// Whether the files are compressed as a whole. The store decompresses them.
-    pub(crate) is_compressed: bool,
-    /// Whether the schema was inferred from all files, so that none can be of another type.
+    /// The type of all files. The store decompresses those that are compressed as a whole.
+    pub(crate) file_type: FileType,
+    /// Whether the schema was inferred from all files, so that each of them fits it.
     pub(crate) is_complete: bool,
     pub(crate) in_flight: InFlight,
     /// Statistics of files that opening the table did not look at, from footers that scans have read since.
@@ -58,7 +62,7 @@ impl ScanTable {
     /// The statistics of a file's columns: those that opening the table found, or else those of a footer that is cached
     /// and fits the table.
     fn statistics(&self, file: &ScanFile<'_>) -> Option<Arc<Statistics>> {
-        if file.statistics.is_some() || self.source != ScanSource::Parquet {
+        if file.statistics.is_some() || self.file_type.format != Format::Parquet {
             return file.statistics.cloned();
         }
         let path = &file.object.location;
@@ -67,21 +71,40 @@ impl ScanTable {
         }
         let footer = self.footers.peek(&self.store, file.object)?;
         let schema = self.schema.file_schema();
-        check_types(&footer, schema, &self.store, file.object).ok()?;
-        let statistics = Arc::new(DFParquetMetadata::statistics_from_parquet_metadata(&footer, schema).ok()?);
+        footer::check_fit(&footer, schema, &self.store, file.object).ok()?;
+        let statistics = Arc::new(footer::statistics(&footer, schema).ok()?);
         self.statistics.insert(path.clone(), Arc::clone(&statistics));
         Some(statistics)
     }
 }
 
-/// Which of DataFusion's file sources reads a table.
+/// Which of DataFusion's file sources reads a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ScanSource {
     Parquet,
-    Delimited { delimiter: u8 },
+    Delimited(Delimited),
     Json { newline_delimited: bool },
     Arrow,
     Avro,
+}
+
+/// How delimited text is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Delimited {
+    pub(crate) has_header: bool,
+    pub(crate) delimiter: u8,
+    pub(crate) quote: u8,
+    pub(crate) escape: Option<u8>,
+    pub(crate) comment: Option<u8>,
+    pub(crate) pad_short_rows: bool,
+}
+
+/// How a file other than Parquet is read, by its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileShape {
+    pub(crate) source: ScanSource,
+    /// Its columns, in order.
+    pub(crate) columns: Fields,
 }
 
 /// One file of a scan.
@@ -91,9 +114,14 @@ pub(crate) struct ScanFile<'a> {
     pub(crate) partition_values: &'a [ScalarValue],
     /// Statistics of the columns in the file, where its footer was read.
     pub(crate) statistics: Option<&'a Arc<Statistics>>,
+    /// Not for Parquet, which says in its footer how it is read.
+    pub(crate) shape: Option<&'a FileShape>,
 }
 
 /// Plans the read of these files. Nothing is requested.
+///
+/// DataFusion reads CSV and Arrow IPC by the position of columns, and a source reads all of its files alike. So files that
+/// differ in that are read by sources of their own, whose rows then get the table's columns by name.
 pub(crate) fn scan(
     state: &dyn Session,
     table: &ScanTable,
@@ -102,35 +130,74 @@ pub(crate) fn scan(
     filters: &[Expr],
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let store = match table.source {
+    let mut alike: Vec<(ReadAs, Vec<&ScanFile<'_>>)> = Vec::new();
+    for file in files {
+        let read_as = ReadAs::new(&table.schema, file.shape);
+        match alike.iter_mut().find(|(known, _)| *known == read_as) {
+            Some((_, files)) => files.push(file),
+            None => alike.push((read_as, vec![file])),
+        }
+    }
+    let plan = |(read_as, files): (ReadAs, Vec<&ScanFile<'_>>)| {
+        let Some(columns) = &read_as.columns else {
+            return scan_alike(state, table, read_as.source, &table.schema, &files, projection, filters, limit);
+        };
+        let of_files = TableSchema::builder(Arc::clone(columns))
+            .with_table_partition_cols(table.schema.table_partition_cols().clone())
+            .build();
+        let wanted = shape::wanted(&table.schema, &of_files, projection);
+        let plan =
+            scan_alike(state, table, read_as.source, &of_files, &files, Some(&wanted.indices()), filters, limit)?;
+        wanted.in_table(plan)
+    };
+    let mut plans: Vec<Arc<dyn ExecutionPlan>> = alike.into_iter().map(plan).collect::<Result<_>>()?;
+    match plans.len() {
+        1 => Ok(plans.remove(0)),
+        _ => UnionExec::try_new(plans),
+    }
+}
+
+/// Plans the read of files that one source can read.
+#[expect(clippy::too_many_arguments, reason = "what DataFusion asks of a scan, and which files")]
+fn scan_alike(
+    state: &dyn Session,
+    table: &ScanTable,
+    source: ScanSource,
+    schema: &TableSchema,
+    files: &[&ScanFile<'_>],
+    projection: Option<&Vec<usize>>,
+    filters: &[Expr],
+    limit: Option<usize>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let store = match source {
         ScanSource::Parquet => Arc::clone(table.store.unpinned()),
         _ => table.store.pin(&files.iter().map(|file| file.object).collect::<Vec<_>>())?,
     };
     store.register(state.runtime_env());
-    let wanted = wanted_columns(table, projection, filters);
-    let is_late = table.source == ScanSource::Parquet && {
+    let wanted = wanted_columns(schema, projection, filters);
+    let is_late = source == ScanSource::Parquet && {
         let footers: Vec<_> =
             files.iter().take(SAMPLED).filter_map(|file| table.footers.peek(&table.store, file.object)).collect();
         late::pays(filters, wanted.as_ref(), &footers.iter().map(Arc::as_ref).collect::<Vec<_>>())
     };
     let files: Vec<PartitionedFile> = files.iter().map(|file| partitioned_file(table, file)).collect();
-    let statistics = table_statistics(&files, table)?;
+    let statistics = table_statistics(&files, schema)?;
     // Files are read one after the other until there are enough rows: a few rows are not worth a request to every file.
     let short = limit.filter(|limit| *limit <= state.config().batch_size());
     let groups = match short {
         Some(_) => vec![FileGroup::new(files)],
         None => {
-            let units = groups::units(table, files, wanted.as_ref());
+            let units = groups::units(table, source, files, wanted.as_ref());
             groups::group(units, state.config().target_partitions(), table.in_flight)
         }
     };
     // DataFusion would split arrays, which it then cannot read, and compressed lines by their compressed sizes.
-    let is_misread =
-        matches!(table.source, ScanSource::Json { newline_delimited } if table.is_compressed || !newline_delimited);
+    let is_compressed = table.file_type.compression != CompressionTypeVariant::UNCOMPRESSED;
+    let is_misread = matches!(source, ScanSource::Json { newline_delimited } if is_compressed || !newline_delimited);
     // A declared partitioning keeps DataFusion from making as many groups as it wants partitions.
     let is_declared = short.is_some() || is_misread || groups.len() > state.config().target_partitions();
     let declared = is_declared.then(|| Partitioning::UnknownPartitioning(groups.len()));
-    let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table, is_late))
+    let config = FileScanConfigBuilder::new(store.url().clone(), file_source(state, table, source, schema, is_late))
         .with_output_partitioning(declared)
         .with_file_groups(groups)
         .with_statistics(statistics)
@@ -143,17 +210,23 @@ pub(crate) fn scan(
 }
 
 /// The names of the file columns that a scan reads; `None` for all.
-fn wanted_columns(table: &ScanTable, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Option<HashSet<String>> {
-    let schema = table.schema.table_schema();
+fn wanted_columns(schema: &TableSchema, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Option<HashSet<String>> {
+    let schema = schema.table_schema();
     let projected =
         projection?.iter().filter_map(|index| schema.fields().get(*index)).map(|field| field.name().clone());
     let filtered = filters.iter().flat_map(|filter| filter.column_refs()).map(|column| column.name.clone());
     Some(projected.chain(filtered).collect())
 }
 
-fn file_source(state: &dyn Session, table: &ScanTable, is_late: bool) -> Arc<dyn FileSource> {
-    let schema = table.schema.clone();
-    match table.source {
+fn file_source(
+    state: &dyn Session,
+    table: &ScanTable,
+    source: ScanSource,
+    schema: &TableSchema,
+    is_late: bool,
+) -> Arc<dyn FileSource> {
+    let schema = schema.clone();
+    match source {
         ScanSource::Parquet => {
             let expected = (!table.is_complete).then(|| Arc::clone(table.schema.file_schema()));
             let factory = PinnedReaderFactory::new(
@@ -168,12 +241,16 @@ fn file_source(state: &dyn Session, table: &ScanTable, is_late: bool) -> Arc<dyn
             // What the session's settings say stays on.
             Arc::new(if is_late { source.with_pushdown_filters(true) } else { source })
         }
-        ScanSource::Delimited { delimiter } => {
+        ScanSource::Delimited(text) => {
             let options = CsvOptions {
-                has_header: Some(true),
+                has_header: Some(text.has_header),
                 // Otherwise DataFusion splits files at line ends, also at those inside quotes.
                 newlines_in_values: Some(true),
-                delimiter,
+                delimiter: text.delimiter,
+                quote: text.quote,
+                escape: text.escape,
+                comment: text.comment,
+                truncated_rows: Some(text.pad_short_rows),
                 ..CsvOptions::default()
             };
             Arc::new(CsvSource::new(schema).with_csv_options(options))
@@ -217,8 +294,8 @@ fn partition_statistics(value: &ScalarValue, rows: Precision<usize>) -> ColumnSt
 
 /// The statistics of all files together, where those of each are known. Otherwise it is their size, by which joins choose
 /// the side that they keep in memory, and by whose values they then filter the other.
-fn table_statistics(files: &[PartitionedFile], table: &ScanTable) -> Result<Statistics> {
-    let schema = table.schema.table_schema();
+fn table_statistics(files: &[PartitionedFile], schema: &TableSchema) -> Result<Statistics> {
+    let schema = schema.table_schema();
     let known: Option<Vec<&Statistics>> = files.iter().map(|file| file.statistics.as_deref()).collect();
     match known {
         Some(known) if !known.is_empty() => Statistics::try_merge_iter(known, schema),

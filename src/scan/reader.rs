@@ -3,12 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{
-    ParquetFileMetrics, ParquetFileReaderFactory, transform_schema_to_view,
-};
+use datafusion::datasource::physical_plan::parquet::{ParquetFileMetrics, ParquetFileReaderFactory};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
@@ -16,11 +14,11 @@ use futures::future::BoxFuture;
 use object_store::ObjectMeta;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::cache::FooterCache;
+use super::footer::check_fit;
 use crate::error::{Error, Result};
 use crate::store::{BucketStore, End, ReadError};
 
@@ -99,41 +97,14 @@ struct PinnedReader {
 }
 
 impl PinnedReader {
-    /// The footer, of a file whose columns have the types that the table has.
+    /// The footer, of a file whose columns fit those of the table.
     async fn footer(&self) -> Result<Arc<ParquetMetaData>> {
         let footer = self.footers.get(&self.store, &self.object).await?;
         if let Some(expected) = &self.expected {
-            check_types(&footer, expected, &self.store, &self.object)?;
+            check_fit(&footer, expected, &self.store, &self.object)?;
         }
         Ok(footer)
     }
-}
-
-/// Checks that the columns of a file have the types that its table has.
-pub(crate) fn check_types(
-    footer: &ParquetMetaData,
-    expected: &Schema,
-    store: &BucketStore,
-    object: &ObjectMeta,
-) -> Result<()> {
-    let metadata = footer.file_metadata();
-    let schema = parquet_to_arrow_schema(metadata.schema_descr(), metadata.key_value_metadata())
-        .map_err(|error| Error::DataFusion(error.into()))?;
-    for field in transform_schema_to_view(&schema).fields() {
-        let Ok(column) = expected.field_with_name(field.name()) else { continue };
-        if !column.data_type().equals_datatype(field.data_type()) {
-            let reason = format!(
-                "column \"{}\" is {} in the table and {} in s3://{}/{}; rewrite that file, or move it out of the folder",
-                field.name(),
-                column.data_type(),
-                field.data_type(),
-                store.bucket(),
-                object.location
-            );
-            return Err(Error::SchemaConflict { reason });
-        }
-    }
-    Ok(())
 }
 
 impl AsyncFileReader for PinnedReader {

@@ -17,7 +17,8 @@ use object_store::ObjectMeta;
 use crate::error::{Error, Result};
 use crate::format::{self, FileType, Format};
 use crate::location::S3Location;
-use crate::scan::{ScanSource, read_end};
+use crate::scan::{Delimited, FileShape, ScanSource, read_end};
+use crate::settings::CsvSettings;
 use crate::store::{BucketStore, ByteCache, CacheUse, End, ObjectVersion, Sized64};
 
 /// Bytes at the start of a file that inference reads of formats other than Parquet and delimited text.
@@ -54,17 +55,33 @@ struct Head {
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(super) location: String,
-    pub(super) schema: Schema,
-    pub(super) source: ScanSource,
+    pub(super) shape: FileShape,
+    /// Records that it has at least, of those that were looked at.
+    pub(super) records: usize,
 }
 
-/// What files say, by version and by how much of the start was looked at.
+/// What files say, by version, by how much of the start was looked at, and by how text is written.
 #[derive(Debug)]
-pub(crate) struct SchemaCache(ByteCache<(ObjectVersion, u64), Arc<Told>>);
+pub(crate) struct SchemaCache(ByteCache<(ObjectVersion, u64, CsvSettings), Arc<Told>>);
+
+impl Told {
+    /// The same with these names for the first columns of text.
+    pub(super) fn named(&self, names: &Schema) -> Arc<Self> {
+        let is_text = matches!(self.shape.source, ScanSource::Delimited(_));
+        let names = names.fields().iter().filter(|_| is_text).map(|field| Some(field.name()));
+        let columns = self.shape.columns.iter().zip(names.chain(std::iter::repeat(None)));
+        let columns = columns.map(|(column, name)| match name {
+            Some(name) => Arc::new(column.as_ref().clone().with_name(name)),
+            None => Arc::clone(column),
+        });
+        let shape = FileShape { source: self.shape.source, columns: columns.collect() };
+        Arc::new(Self { location: self.location.clone(), shape, records: self.records })
+    }
+}
 
 impl Sized64 for Arc<Told> {
     fn bytes(&self) -> u64 {
-        (self.location.len() + self.schema.fields().iter().map(|field| field.size()).sum::<usize>()) as u64
+        (self.location.len() + self.shape.columns.iter().map(|field| field.size()).sum::<usize>()) as u64
     }
 }
 
@@ -80,10 +97,12 @@ impl SchemaCache {
         store: &BucketStore,
         object: &ObjectMeta,
         file_type: FileType,
+        csv: CsvSettings,
         length: u64,
     ) -> Result<Arc<Told>> {
-        let load = async { Ok(Arc::new(Head::read(store, object, file_type, length).await?.infer(file_type.format)?)) };
-        self.0.get_or_load(&(ObjectVersion::new(store.bucket(), object), length), load).await
+        let load =
+            async { Ok(Arc::new(Head::read(store, object, file_type, length).await?.infer(file_type.format, csv)?)) };
+        self.0.get_or_load(&(ObjectVersion::new(store.bucket(), object), length, csv), load).await
     }
 
     pub(crate) fn usage(&self) -> CacheUse {
@@ -109,27 +128,35 @@ impl Head {
     }
 
     /// What the file's first records say, or the schema that it carries.
-    fn infer(&self, format: Format) -> Result<Told> {
+    fn infer(&self, format: Format, csv: CsvSettings) -> Result<Told> {
         let inferred = match format {
-            Format::Csv => self.infer_delimited(b','),
-            Format::Tsv => self.infer_delimited(b'\t'),
+            Format::Csv => self.infer_delimited(delimited(csv, b',')),
+            Format::Tsv => self.infer_delimited(delimited(csv, b'\t')),
             Format::Json => self.infer_json(),
             Format::Arrow => self.infer_arrow(),
-            Format::Avro | Format::Parquet => AvroReaderBuilder::new()
-                .build(Cursor::new(&self.bytes))
-                .map(|reader| (strip_metadata(&reader.schema()), ScanSource::Avro)),
+            Format::Avro | Format::Parquet => self.infer_avro(),
         };
-        let (schema, source) = inferred.map_err(|error| invalid(&self.location, format, &error))?;
-        Ok(Told { location: self.location.clone(), schema, source })
+        let (columns, source, records) = inferred.map_err(|error| invalid(&self.location, format, &error))?;
+        Ok(Told { location: self.location.clone(), shape: FileShape { source, columns }, records })
     }
 
-    fn infer_delimited(&self, delimiter: u8) -> Result<(Schema, ScanSource), ArrowError> {
-        let text = if self.is_whole { &self.bytes[..] } else { complete_records(&self.bytes, delimiter) };
+    fn infer_delimited(&self, delimited: Delimited) -> Inferred {
+        let text = if self.is_whole { &self.bytes[..] } else { complete_records(&self.bytes, &delimited) };
         if text.is_empty() && !self.is_whole {
             return Err(self.cut_off());
         }
-        let format = CsvFormat::default().with_header(true).with_delimiter(delimiter);
-        let (schema, _) = format.infer_schema(text, Some(RECORDS))?;
+        let mut format = CsvFormat::default()
+            .with_header(delimited.has_header)
+            .with_delimiter(delimited.delimiter)
+            .with_quote(delimited.quote)
+            .with_truncated_rows(delimited.pad_short_rows);
+        if let Some(escape) = delimited.escape {
+            format = format.with_escape(escape);
+        }
+        if let Some(comment) = delimited.comment {
+            format = format.with_comment(comment);
+        }
+        let (schema, records) = format.infer_schema(text, Some(RECORDS))?;
         let fields = schema.fields().iter().map(|field| {
             let data_type = match field.data_type() {
                 // The unit that inference saw would cut off the finer fractions of later values.
@@ -138,10 +165,10 @@ impl Head {
             };
             Field::new(field.name(), data_type, true)
         });
-        Ok((Schema::new(fields.collect::<Fields>()), ScanSource::Delimited { delimiter }))
+        Ok((fields.collect(), ScanSource::Delimited(delimited), records))
     }
 
-    fn infer_json(&self) -> Result<(Schema, ScanSource), ArrowError> {
+    fn infer_json(&self) -> Inferred {
         let newline_delimited = format::first_byte(&self.bytes) != Some(b'[');
         let records: Vec<&[u8]> = if newline_delimited {
             let end = if self.is_whole {
@@ -157,19 +184,29 @@ impl Head {
         if records.is_empty() && !self.is_whole {
             return Err(self.cut_off());
         }
+        let count = records.len();
         let values = records.into_iter().map(|record| {
             serde_json::from_slice::<serde_json::Value>(record)
                 .map_err(|error| ArrowError::JsonError(error.to_string()))
         });
         let schema = infer_json_schema_from_iterator(values)?;
-        Ok((schema, ScanSource::Json { newline_delimited }))
+        Ok((schema.fields, ScanSource::Json { newline_delimited }, count))
     }
 
     fn cut_off(&self) -> ArrowError {
         ArrowError::ParseError(format!("its first record is longer than {} bytes", self.bytes.len()))
     }
 
-    fn infer_arrow(&self) -> Result<(Schema, ScanSource), ArrowError> {
+    fn infer_avro(&self) -> Inferred {
+        let mut reader = AvroReaderBuilder::new().build(Cursor::new(&self.bytes))?;
+        let strip = |field: &Arc<Field>| Field::new(field.name(), field.data_type().clone(), field.is_nullable());
+        // The batches of a scan do not carry metadata either.
+        let columns = reader.schema().fields().iter().map(strip).collect();
+        let records = reader.next().and_then(Result::ok).map_or(0, |batch| batch.num_rows());
+        Ok((columns, ScanSource::Avro, records))
+    }
+
+    fn infer_arrow(&self) -> Inferred {
         /// The alignment of messages that the format asks for. Writers may pad to more, as arrow-rs does to 64 bytes.
         const ALIGNMENT: usize = 8;
         if !self.bytes.starts_with(b"ARROW1") || self.bytes.len() < ALIGNMENT {
@@ -184,29 +221,52 @@ impl Head {
             decoder.decode(&mut messages)?;
         }
         let schema = decoder.schema().ok_or_else(|| ArrowError::ParseError("its schema is cut off".into()))?;
-        Ok((Schema::new(schema.fields().clone()), ScanSource::Arrow))
+        let mut records = 0;
+        while records == 0 && !messages.is_empty() {
+            // A batch that is cut off is no error of the file.
+            match decoder.decode(&mut messages) {
+                Ok(Some(batch)) => records = batch.num_rows(),
+                Ok(None) => {}
+                Err(_) => break,
+            }
+        }
+        Ok((schema.fields().clone(), ScanSource::Arrow, records))
     }
 }
 
-/// The schema without metadata, which the batches of a scan do not carry either.
-fn strip_metadata(schema: &Schema) -> Schema {
-    let strip = |field: &Arc<Field>| Field::new(field.name(), field.data_type().clone(), field.is_nullable());
-    Schema::new(schema.fields().iter().map(strip).collect::<Fields>())
+/// Columns, how they are read, and how many records there are at least.
+type Inferred = Result<(Fields, ScanSource, usize), ArrowError>;
+
+/// How text is written by the settings; `delimiter` is the format's own.
+fn delimited(csv: CsvSettings, delimiter: u8) -> Delimited {
+    Delimited {
+        has_header: csv.header.unwrap_or(true),
+        delimiter: csv.delimiter.unwrap_or(delimiter),
+        quote: csv.quote.unwrap_or(b'"'),
+        escape: csv.escape,
+        comment: csv.comment,
+        pad_short_rows: csv.pad_short_rows,
+    }
 }
 
 /// The text up to the last line end that is outside of quotes. A quote opens a field only at its start.
-fn complete_records(text: &[u8], delimiter: u8) -> &[u8] {
-    let (mut in_quotes, mut at_start, mut end) = (false, true, 0);
+fn complete_records<'a>(text: &'a [u8], delimited: &Delimited) -> &'a [u8] {
+    let Delimited { quote, delimiter, .. } = *delimited;
+    let escape = delimited.escape.filter(|escape| *escape != quote);
+    let (mut in_quotes, mut in_comment, mut at_start, mut end) = (false, false, true, 0);
     let mut bytes = text.iter().copied().enumerate().peekable();
     while let Some((position, byte)) = bytes.next() {
         if in_quotes {
+            if Some(byte) == escape {
+                bytes.next();
             // Two quotes stand for one.
-            if byte == b'"' && bytes.next_if(|(_, next)| *next == b'"').is_none() {
+            } else if byte == quote && bytes.next_if(|(_, next)| *next == quote).is_none() {
                 in_quotes = false;
             }
             continue;
         }
-        in_quotes = at_start && byte == b'"';
+        in_comment = byte != b'\n' && (in_comment || (position == end && Some(byte) == delimited.comment));
+        in_quotes = at_start && byte == quote && !in_comment;
         at_start = byte == delimiter || byte == b'\n';
         if byte == b'\n' {
             end = position + 1;
@@ -310,8 +370,8 @@ mod tests {
         Head { location: "s3://b/x".into(), bytes: text.as_bytes().to_vec().into(), is_whole }
     }
 
-    fn columns(schema: &Schema) -> String {
-        schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect::<Vec<_>>().join(", ")
+    fn columns(columns: &Fields) -> String {
+        columns.iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect::<Vec<_>>().join(", ")
     }
 
     #[test]
@@ -326,11 +386,11 @@ mod tests {
             ("a,b\n1,\"x\"\"\ny\"\n2,\"z", false, "a Int64, b Utf8"),
             ("a\n2024-01-01T00:00:00\n", true, "a Timestamp(ns)"),
         ] {
-            let Told { schema, .. } = head(text, is_whole).infer(Format::Csv).unwrap();
-            assert_eq!(columns(&schema), expected, "{text:?}");
+            let Told { shape, .. } = head(text, is_whole).infer(Format::Csv, CsvSettings::default()).unwrap();
+            assert_eq!(columns(&shape.columns), expected, "{text:?}");
         }
-        let Told { schema, .. } = head("a\tb\n1\t2024-01-01\n", true).infer(Format::Tsv).unwrap();
-        assert_eq!(columns(&schema), "a Int64, b Date32");
+        let tabs = head("a\tb\n1\t2024-01-01\n", true).infer(Format::Tsv, CsvSettings::default()).unwrap();
+        assert_eq!(columns(&tabs.shape.columns), "a Int64, b Date32");
     }
 
     #[test]
@@ -343,15 +403,15 @@ mod tests {
             ("{\"a\":1,\"b\":\"5\\\" pipe\"}\n{\"a\":2", false, "a Int64, b Utf8", true),
             ("[]", true, "", false),
         ] {
-            let Told { schema, source, .. } = head(text, is_whole).infer(Format::Json).unwrap();
-            assert_eq!(columns(&schema), expected, "{text}");
-            assert_eq!(source, ScanSource::Json { newline_delimited: lines });
+            let Told { shape, .. } = head(text, is_whole).infer(Format::Json, CsvSettings::default()).unwrap();
+            assert_eq!(columns(&shape.columns), expected, "{text}");
+            assert_eq!(shape.source, ScanSource::Json { newline_delimited: lines });
         }
         for text in ["[{\"a\":\"cut", "{\"a\":\"cut"] {
-            let error = head(text, false).infer(Format::Json).unwrap_err().to_string();
+            let error = head(text, false).infer(Format::Json, CsvSettings::default()).unwrap_err().to_string();
             assert!(error.contains("its first record is longer than"), "{error}");
         }
-        let error = head("{\"a\":", true).infer(Format::Json).unwrap_err().to_string();
+        let error = head("{\"a\":", true).infer(Format::Json, CsvSettings::default()).unwrap_err().to_string();
         assert!(error.contains("s3://b/x cannot be read as JSON"), "{error}");
     }
 
@@ -370,10 +430,13 @@ mod tests {
             writer.write(&batch).unwrap();
             let bytes = Bytes::from(writer.into_inner().unwrap());
             let head = |bytes| Head { location: "s3://b/x".into(), bytes, is_whole: true };
-            let Told { schema, .. } = head(bytes.clone()).infer(Format::Arrow).unwrap();
-            assert_eq!(columns(&schema), "a Int64", "{alignment}");
+            let Told { shape, .. } = head(bytes.clone()).infer(Format::Arrow, CsvSettings::default()).unwrap();
+            assert_eq!(columns(&shape.columns), "a Int64", "{alignment}");
             for length in 0..80 {
-                assert!(head(bytes.slice(..length)).infer(Format::Arrow).is_err(), "cut off after {length} bytes");
+                assert!(
+                    head(bytes.slice(..length)).infer(Format::Arrow, CsvSettings::default()).is_err(),
+                    "cut off after {length} bytes"
+                );
             }
         }
     }

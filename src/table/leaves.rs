@@ -15,11 +15,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Mutex;
 
 use super::layout::{self, Ignored, Layout, LayoutError, Rules};
-use super::partition;
-use super::snapshot::{SnapshotFile, listed, not_a_table};
+use super::snapshot::{SnapshotFile, listed, not_a_table, typed};
+use super::{TableOptions, partition};
 use crate::error::Result;
 use crate::format::FileType;
 use crate::location::{S3Location, is_readable};
+use crate::settings::SchemaPolicy;
 use crate::store::{BucketStore, ListedObject};
 
 /// Folders whose listing is worth a request of its own have at least so many objects.
@@ -64,7 +65,7 @@ impl Leaves {
     pub(super) async fn find(
         store: &BucketStore,
         folder: &S3Location,
-        rules: Rules,
+        options: &TableOptions,
         page: &[ListedObject],
         laid_out: &Layout,
     ) -> Result<Option<(Self, Fields)>> {
@@ -77,8 +78,14 @@ impl Leaves {
         }
         let objects_in_leaf = laid_out.files.len() / counts.len().max(1);
         let is_regular = |leaf: &&str| leaf.split('/').count() == columns.len();
-        // Of formats that are read by position all files decide the schema, and so are listed anyway.
-        let is_whole = columns.is_empty() || file_type.format.is_by_position();
+        // Where all files decide the schema, they are listed anyway.
+        let is_whole = columns.is_empty()
+            || (options.schema.is_none()
+                && match options.schema_policy {
+                    SchemaPolicy::All | SchemaPolicy::Strict | SchemaPolicy::Sample(_) | SchemaPolicy::Newest => true,
+                    SchemaPolicy::Auto => file_type.format.is_delimited(),
+                    SchemaPolicy::First => false,
+                });
         if is_whole || objects_in_leaf < WORTH || !counts.keys().all(is_regular) {
             return Ok(None);
         }
@@ -94,25 +101,21 @@ impl Leaves {
             .enumerate()
             .map(|(column, name)| -> Field {
                 let values = values.iter().map(|values| values[column].as_deref());
-                partition::field(name, partition::infer_type(values))
+                partition::column(name, values, options.schema.as_deref())
             })
             .collect();
-        let leaves = locations.into_iter().zip(values).map(|(location, values)| Leaf {
-            location,
-            values: values
-                .iter()
-                .zip(&fields)
-                .map(|(value, field)| partition::to_scalar(value.as_deref(), field.data_type()))
-                .collect(),
-            files: OnceLock::new(),
-        });
+        let leaf = |(location, values): (S3Location, Vec<Option<String>>)| {
+            let values = typed(&location.to_string(), &values, &fields)?;
+            Ok(Leaf { location, values, files: OnceLock::new() })
+        };
+        let leaves = locations.into_iter().zip(values).map(leaf).collect::<Result<_>>()?;
         let leaves = Self {
             folder: folder.clone(),
-            rules,
+            rules: options.rules,
             file_type,
             columns,
             first: objects[first.index].key.to_owned(),
-            leaves: leaves.collect(),
+            leaves,
             objects_in_leaf,
             is_ordered,
             listing: Mutex::default(),

@@ -7,6 +7,7 @@ mod partition;
 mod schema;
 mod snapshot;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,6 @@ use arrow::datatypes::{Fields, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::common::project_schema;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DataFusionResult;
@@ -25,13 +25,15 @@ use datafusion::prelude::SessionContext;
 use object_store::path::Path;
 
 pub(crate) use self::head::SchemaCache;
+use self::head::Told;
 use self::layout::Rules;
+use self::schema::HeadLengths;
 use self::snapshot::{Snapshot, SnapshotFile};
 use crate::error::{Error, Result};
 use crate::format::{FileType, Format};
 use crate::location::S3Location;
 use crate::scan::{FIRST_READ, FooterCache, InFlight, STATISTICS_BYTES, ScanFile, ScanTable, scan};
-use crate::settings::ArchivedObjects;
+use crate::settings::{ArchivedObjects, CsvSettings, SchemaPolicy, TableSettings};
 use crate::store::{BucketStore, ByteCache, End, ListedObject, Stores};
 
 /// A table: one object, or the data files below a folder.
@@ -58,6 +60,7 @@ pub struct S3Table {
     name: String,
     location: S3Location,
     snapshot: Snapshot,
+    options: TableOptions,
     scan: ScanTable,
     /// When the listing of the snapshot began.
     listed_at: Instant,
@@ -72,12 +75,56 @@ pub(crate) struct Opener {
     pub(crate) stores: Arc<Stores>,
     pub(crate) footers: Arc<FooterCache>,
     pub(crate) schemas: SchemaCache,
-    pub(crate) rules: Rules,
+    pub(crate) root: Option<S3Location>,
+    /// What the settings say of all tables.
+    pub(crate) options: TableOptions,
+    /// What they say of single ones.
+    pub(crate) tables: BTreeMap<String, TableSettings>,
     pub(crate) listing_ttl: Duration,
     pub(crate) in_flight: InFlight,
 }
 
+/// What the settings say of a table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TableOptions {
+    pub(crate) rules: Rules,
+    pub(crate) schema_policy: SchemaPolicy,
+    /// The columns, where they are declared.
+    pub(crate) schema: Option<SchemaRef>,
+    pub(crate) csv: CsvSettings,
+}
+
+impl TableOptions {
+    /// With what is said of one table.
+    fn with(mut self, table: &TableSettings) -> Self {
+        self.rules.subfolders = table.subfolders.unwrap_or(self.rules.subfolders);
+        self.rules.archived_objects = table.archived_objects.unwrap_or(self.rules.archived_objects);
+        self.schema_policy = table.schema_policy.unwrap_or(self.schema_policy);
+        self.schema = table.schema.clone();
+        self.csv = table.csv;
+        self
+    }
+}
+
 impl Opener {
+    /// What the settings say of the table at a location: by its path below the root, the same without the extensions that
+    /// tell the format, or its full path.
+    fn options(&self, location: &S3Location) -> TableOptions {
+        let path = location.key().trim_end_matches('/');
+        let below = self.root.as_ref().and_then(|root| root.relative(location)).map(|path| path.trim_end_matches('/'));
+        let stem = below.and_then(|path| FileType::from_name(path)).map(|(_, stem)| stem);
+        let is_full = |key: &str| {
+            S3Location::is_location(key)
+                && key.parse().is_ok_and(|named: S3Location| {
+                    named.bucket() == location.bucket() && named.key().trim_end_matches('/') == path
+                })
+        };
+        let named = |name: Option<&str>| name.and_then(|name| self.tables.get(name));
+        let full = || self.tables.iter().find(|(key, _)| is_full(key)).map(|(_, table)| table);
+        let table = named(below).or_else(|| named(stem)).or_else(full);
+        table.map_or_else(|| self.options.clone(), |table| self.options.clone().with(table))
+    }
+
     /// What lies at a location that no listing has shown, by reading it: one GET, whose bytes serve the opening. `None`
     /// where there is no such object. Where that is not to be had, by asking a listing.
     pub(crate) async fn find(&self, location: &S3Location) -> Result<Option<ListedObject>> {
@@ -122,35 +169,23 @@ impl Opener {
         object: Option<(ListedObject, Instant)>,
     ) -> Result<S3Table> {
         let store = self.stores.bucket(location.bucket())?;
+        let options = self.options(location);
         let (mut snapshot, listed_at) = match object {
             Some((object, listed_at)) => (Snapshot::of_object(location, &object)?, listed_at),
             None => {
                 let now = Instant::now();
-                (Snapshot::of_folder(&store, location, self.rules).await?, now)
+                (Snapshot::of_folder(&store, location, &options).await?, now)
             }
         };
-        let inferred =
-            schema::infer(&store, &self.footers, &self.schemas, self.rules.archived_objects, &mut snapshot).await?;
-        let file_schema = schema::without(&inferred.file_schema, &snapshot.partition_fields);
-        let format = inferred.file_type.format;
-        if format.is_by_position() && file_schema.fields().len() != inferred.file_schema.fields().len() {
-            return Err(Error::NotATable {
-                location: location.to_string(),
-                reason: format!(
-                    "a partition column ({}) is a column of its files too, which {} files cannot have; rename one of them",
-                    names(&snapshot.partition_fields),
-                    format
-                ),
-            });
-        }
-        let schema =
-            TableSchema::builder(file_schema).with_table_partition_cols(snapshot.partition_fields.clone()).build();
+        let inferred = schema::infer(&store, &self.footers, &self.schemas, &options, &mut snapshot).await?;
+        let schema = TableSchema::builder(inferred.file_schema)
+            .with_table_partition_cols(snapshot.partition_fields.clone())
+            .build();
         let scan = ScanTable {
             store,
             footers: Arc::clone(&self.footers),
             schema,
-            source: inferred.source,
-            is_compressed: inferred.file_type.compression != CompressionTypeVariant::UNCOMPRESSED,
+            file_type: inferred.file_type,
             is_complete: inferred.is_complete,
             in_flight: self.in_flight,
             statistics: ByteCache::new(STATISTICS_BYTES)?,
@@ -159,6 +194,7 @@ impl Opener {
             name: name.to_owned(),
             location: location.clone(),
             snapshot,
+            options,
             scan,
             listed_at,
             opener: Arc::clone(self),
@@ -173,10 +209,6 @@ fn archived(store: &BucketStore, file: &SnapshotFile) -> Error {
         location: head::location(store, &file.object),
         storage_class: file.archived.clone().unwrap_or_default(),
     }
-}
-
-fn names(fields: &Fields) -> String {
-    fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
 }
 
 impl S3Table {
@@ -311,22 +343,59 @@ impl S3Table {
             }
         };
         let is_rejected = |file: &&&SnapshotFile| {
-            file.archived.is_some() && self.opener.rules.archived_objects == ArchivedObjects::Reject
+            file.archived.is_some() && self.options.rules.archived_objects == ArchivedObjects::Reject
         };
         if let Some(file) = files.iter().find(is_rejected) {
             return Err(archived(&self.scan.store, file).into());
         }
+        let (files, told) = match self.scan.file_type.format {
+            Format::Parquet => (files, Vec::new()),
+            _ => self.tell(files, limit.filter(|limit| *limit <= state.config().batch_size())).await?,
+        };
+        let shapes = told.iter().map(|told| Some(&told.shape)).chain(std::iter::repeat(None));
         let files: Vec<ScanFile<'_>> = files
             .into_iter()
-            .map(|file| ScanFile {
+            .zip(shapes)
+            .map(|(file, shape)| ScanFile {
                 object: &file.object,
                 partition_values: &file.partition_values,
                 statistics: file.statistics.as_ref(),
+                shape,
             })
             .collect();
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
         }
         scan(state, &self.scan, &files, projection, filters, limit)
+    }
+
+    /// What files other than Parquet say of how they are read, and whether they fit the table. Where `enough` records will
+    /// do, only of the first files that have as many.
+    async fn tell<'a>(
+        &self,
+        files: Vec<&'a SnapshotFile>,
+        enough: Option<usize>,
+    ) -> Result<(Vec<&'a SnapshotFile>, Vec<Arc<Told>>)> {
+        let (opener, file_type, csv) = (&self.opener, self.scan.file_type, self.options.csv);
+        let schema = self.scan.schema.file_schema();
+        // Without a header, names that are declared count from the left.
+        let is_named = csv.header == Some(false) && self.options.schema.is_some();
+        let lengths = HeadLengths::new(&self.scan.store, file_type.format, &files);
+        let (mut told, mut records) = (Vec::with_capacity(files.len()), 0);
+        let mut step = if enough.is_some() { 1 } else { files.len() };
+        while told.len() < files.len() && enough.is_none_or(|enough| records < enough) {
+            let next = &files[told.len()..(told.len() + step).min(files.len())];
+            let next = schema::tell(&self.scan.store, &opener.schemas, csv, file_type, lengths, next).await?;
+            records += next.iter().map(|told| told.records).sum::<usize>();
+            told.extend(next.into_iter().map(|told| if is_named { told.named(schema) } else { told }));
+            step *= 2;
+        }
+        if !self.scan.is_complete {
+            for told in &told {
+                schema::check_fit(told, schema, file_type.format, self.options.schema.is_some())?;
+            }
+        }
+        let wanted = told.len();
+        Ok((files.into_iter().take(wanted).collect(), told))
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::compute::and;
 use arrow::compute::kernels::cast_utils::Parser;
-use arrow::datatypes::{DataType, Date32Type, Field, Fields, Schema};
+use arrow::datatypes::{DataType, Date32Type, Field, Fields, Schema, TimeUnit};
 use arrow::record_batch::RecordBatch;
+use chrono::NaiveDateTime;
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
@@ -28,31 +29,43 @@ fn decode(text: &str) -> String {
     decoded.map_or_else(|_| text.to_owned(), |decoded| decoded.into_owned())
 }
 
+/// The column of that name for these values, as they are spelled; of the type that is declared for it, else
+/// [of theirs](infer_type). Nullable, since a folder may stand for NULL.
+pub(crate) fn column<'a>(
+    name: &str,
+    values: impl Iterator<Item = Option<&'a str>> + Clone,
+    declared: Option<&Schema>,
+) -> Field {
+    let declared = declared.and_then(|schema| schema.field_with_name(name).ok());
+    let data_type = declared.map_or_else(|| infer_type(values), |field| field.data_type().clone());
+    Field::new(name, data_type, true)
+}
+
 /// The type of a partition column: a type other than text only where every value, rendered again, is itself, so that
 /// no spelling is lost (`01` stays text). NULL fits any type.
-pub(crate) fn infer_type<'a>(values: impl Iterator<Item = Option<&'a str>> + Clone) -> DataType {
+fn infer_type<'a>(values: impl Iterator<Item = Option<&'a str>> + Clone) -> DataType {
     let mut typed = values.flatten().peekable();
     if typed.peek().is_none() {
         return DataType::Utf8View;
     }
-    for data_type in [DataType::Int64, DataType::Date32] {
-        if typed.clone().all(|value| parse(value, &data_type).is_some()) {
-            return data_type;
+    let types =
+        [DataType::Int64, DataType::Date32, DataType::Boolean, DataType::Timestamp(TimeUnit::Microsecond, None)];
+    let holds_all = |data_type: &DataType| typed.clone().all(|value| parse(value, data_type).is_some());
+    types.into_iter().find(holds_all).unwrap_or(DataType::Utf8View)
+}
+
+/// A partition value in the type of its column; `None` where it is no such value.
+pub(crate) fn to_scalar(value: Option<&str>, data_type: &DataType) -> Option<ScalarValue> {
+    match value {
+        None => ScalarValue::try_new_null(data_type).ok(),
+        // A type that was declared takes other spellings, too.
+        Some(value) => {
+            parse(value, data_type).or_else(|| ScalarValue::try_from_string(value.to_owned(), data_type).ok())
         }
     }
-    DataType::Utf8View
 }
 
-/// A partition value of a type that [`infer_type`] gave.
-pub(crate) fn to_scalar(value: Option<&str>, data_type: &DataType) -> ScalarValue {
-    match (value.and_then(|value| parse(value, data_type)), data_type) {
-        (Some(scalar), _) => scalar,
-        (None, DataType::Int64) => ScalarValue::Int64(None),
-        (None, DataType::Date32) => ScalarValue::Date32(None),
-        (None, _) => ScalarValue::Utf8View(None),
-    }
-}
-
+/// A value that is spelled as it is rendered.
 fn parse(value: &str, data_type: &DataType) -> Option<ScalarValue> {
     match data_type {
         DataType::Int64 => {
@@ -64,13 +77,17 @@ fn parse(value: &str, data_type: &DataType) -> Option<ScalarValue> {
             let date = Date32Type::to_naive_date_opt(days).filter(|date| date.to_string() == value);
             date.map(|_| ScalarValue::Date32(Some(days)))
         }
-        _ => Some(ScalarValue::Utf8View(Some(value.to_owned()))),
+        DataType::Boolean => value.parse().ok().map(|value| ScalarValue::Boolean(Some(value))),
+        DataType::Timestamp(TimeUnit::Microsecond, None) => {
+            let time = NaiveDateTime::parse_from_str(value, "%Y-%m-%d %H:%M:%S%.f").ok()?;
+            // Chrono writes no trailing zeros but in groups of three digits.
+            let micros = time.and_utc().timestamp_micros();
+            (time.to_string() == value && time.and_utc().timestamp_subsec_nanos() % 1_000 == 0)
+                .then_some(ScalarValue::TimestampMicrosecond(Some(micros), None))
+        }
+        DataType::Utf8View => Some(ScalarValue::Utf8View(Some(value.to_owned()))),
+        _ => None,
     }
-}
-
-/// The field of a partition column; nullable, since a folder may stand for NULL.
-pub(crate) fn field(name: &str, data_type: DataType) -> Field {
-    Field::new(name, data_type, true)
 }
 
 /// Whether a filter can be decided from partition columns alone.
@@ -121,6 +138,10 @@ mod tests {
         assert_eq!(parse_folder("p=%252F").1, [Some("%2F".to_owned())], "decoded once");
     }
 
+    fn micros() -> DataType {
+        DataType::Timestamp(TimeUnit::Microsecond, None)
+    }
+
     #[test]
     fn types_round_trip_or_are_text() {
         for (values, expected) in [
@@ -133,6 +154,13 @@ mod tests {
             (&[Some("2024-02-29"), Some("2024-2-1")], DataType::Utf8View),
             (&[Some("2023-02-29")], DataType::Utf8View),
             (&[Some("1"), Some("a")], DataType::Utf8View),
+            (&[Some("true"), Some("false"), None], DataType::Boolean),
+            (&[Some("True")], DataType::Utf8View),
+            (&[Some("2024-02-29 05:00:00"), Some("2024-02-29 05:00:00.123")], micros()),
+            (&[Some("2024-02-29 05:00:00.120")], micros()),
+            (&[Some("2024-02-29 05:00:00.12")], DataType::Utf8View),
+            (&[Some("2017-06-30T05")], DataType::Utf8View),
+            (&[Some("2024-02-29 25:00:00")], DataType::Utf8View),
             (&[None], DataType::Utf8View),
             (&[], DataType::Utf8View),
             (&[Some("")], DataType::Utf8View),
@@ -140,9 +168,11 @@ mod tests {
             let inferred = infer_type(values.iter().copied());
             assert_eq!(inferred, expected, "{values:?}");
             for value in values.iter().flatten() {
-                assert_eq!(to_scalar(Some(value), &inferred).to_string(), *value);
+                assert!(parse(value, &inferred).is_some(), "{value}");
             }
         }
-        assert!(to_scalar(None, &DataType::Int64).is_null());
+        assert!(to_scalar(None, &DataType::Int64).unwrap().is_null());
+        assert_eq!(to_scalar(Some("01"), &DataType::Int8), Some(ScalarValue::Int8(Some(1))), "declared");
+        assert_eq!(to_scalar(Some("x"), &DataType::Int8), None);
     }
 }

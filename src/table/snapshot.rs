@@ -6,9 +6,9 @@ use arrow::datatypes::{Field, Fields};
 use datafusion::common::{ScalarValue, Statistics};
 use object_store::ObjectMeta;
 
-use super::layout::{self, Ignored, Layout, LayoutError, Listed, Rules};
+use super::layout::{self, Ignored, Layout, LayoutError, Listed};
 use super::leaves::Leaves;
-use super::partition;
+use super::{TableOptions, partition};
 use crate::error::{Error, Result};
 use crate::format::FileType;
 use crate::location::S3Location;
@@ -65,7 +65,8 @@ impl Snapshot {
 
     /// A table of all data files below a folder: one LIST for each 1,000 objects. Where these are more, and lie in regular
     /// partition folders with many in each, only the folders are listed, and the objects when they are wanted.
-    pub(crate) async fn of_folder(store: &BucketStore, folder: &S3Location, rules: Rules) -> Result<Self> {
+    pub(crate) async fn of_folder(store: &BucketStore, folder: &S3Location, options: &TableOptions) -> Result<Self> {
+        let rules = options.rules;
         let mut objects = Vec::new();
         let mut pages = store.list_objects(folder);
         while let Some(page) = pages.next().await? {
@@ -78,7 +79,7 @@ impl Snapshot {
                     Err(LayoutError::Namespace { .. }) => return Err(namespace(store, folder).await?),
                     Err(error @ LayoutError::Lake { .. }) => return Err(not_a_table(folder, &error)),
                     Ok(laid_out) => {
-                        let found = Leaves::find(store, folder, rules, &objects, &laid_out).await?;
+                        let found = Leaves::find(store, folder, options, &objects, &laid_out).await?;
                         if let Some((leaves, partition_fields)) = found {
                             return Self::of_leaves(store, &objects, &laid_out, leaves, partition_fields).await;
                         }
@@ -96,15 +97,19 @@ impl Snapshot {
             .enumerate()
             .map(|(column, name)| -> Field {
                 let values = laid_out.files.iter().map(|file| file.partition_values[column].as_deref());
-                partition::field(name, partition::infer_type(values))
+                partition::column(name, values, options.schema.as_deref())
             })
             .collect();
-        let files = laid_out.files.iter().filter_map(|file| {
-            let values = file.partition_values.iter().zip(&partition_fields);
-            let values = values.map(|(value, field)| partition::to_scalar(value.as_deref(), field.data_type()));
-            SnapshotFile::new(&objects[file.index], values.collect())
-        });
-        Ok(Self { file_type: laid_out.file_type, files: files.collect(), partition_fields, leaves: None })
+        let location = |object: &ListedObject| S3Location::new(folder.bucket(), &object.key).to_string();
+        let mut files = Vec::with_capacity(laid_out.files.len());
+        for file in &laid_out.files {
+            let object = &objects[file.index];
+            files.extend(SnapshotFile::new(
+                object,
+                typed(&location(object), &file.partition_values, &partition_fields)?,
+            ));
+        }
+        Ok(Self { file_type: laid_out.file_type, files, partition_fields, leaves: None })
     }
 }
 
@@ -124,6 +129,22 @@ impl Snapshot {
         let files = first.into_iter().chain(newest).collect();
         Ok(Self { file_type: laid_out.file_type, partition_fields, files, leaves: Some(leaves) })
     }
+}
+
+/// The partition values of what lies at a key, in the types of their columns.
+pub(super) fn typed(key: &str, values: &[Option<String>], columns: &Fields) -> Result<Vec<ScalarValue>> {
+    let typed = |(value, column): (&Option<String>, &Arc<Field>)| {
+        partition::to_scalar(value.as_deref(), column.data_type()).ok_or_else(|| Error::NotATable {
+            location: key.to_owned(),
+            reason: format!(
+                "\"{}\" is no {}, as the partition column \"{}\" is declared; declare it as text, or move what lies there",
+                value.as_deref().unwrap_or_default(),
+                column.data_type(),
+                column.name()
+            ),
+        })
+    };
+    values.iter().zip(columns).map(typed).collect()
 }
 
 /// The error for a folder of folders, from the first of these: Iceberg's mark comes after all of its data.

@@ -4,8 +4,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{
+    Array, ArrayRef, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array, Int8Array, Int32Array,
+    Int64Array, LargeListArray, ListArray, StringArray, StructArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampSecondArray, UInt8Array,
+};
+use arrow::datatypes::{DataType, Field, Int8Type, Int32Type, Int64Type, Schema};
 use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
@@ -28,6 +32,7 @@ pub(crate) async fn shared() -> Objects {
     objects.extend(discovery());
     objects.extend(partitions());
     objects.extend(pushdown().await);
+    objects.extend(schemas());
     objects.extend(errors().await);
     objects
 }
@@ -262,6 +267,7 @@ fn partitions() -> Objects {
     for (index, code) in ["1", "2", "__HIVE_DEFAULT_PARTITION__"].into_iter().enumerate() {
         objects.push((format!("nullable_parquet/code={code}/part-0.parquet"), parquet(&ids(10 * index as i64, 2))));
     }
+    objects.push(("clash_arrow/id=7/part-0.arrow".into(), arrow_file(&products())));
     // More than a page of a listing. `day=09-a/` comes before `day=09/` by bytes, after it by names.
     for (table, last) in [("pages", "29"), ("pages_by_name", "09-a")] {
         for day in (0..29).map(|day| format!("{day:02}")).chain([last.to_owned()]) {
@@ -317,7 +323,7 @@ fn partitions() -> Objects {
         ("depths/year=2024/month=1/part-0.csv", "id\n2\n"),
         ("swapped/year=2023/month=1/part-0.csv", "id\n1\n"),
         ("swapped/month=1/year=2024/part-0.csv", "id\n2\n"),
-        ("clash/id=1/part-0.csv", "id,name\n1,x\n"),
+        ("clash/id=1/part-0.csv", "id,name\n9,x\n"),
         ("below/year=2024/part-0.csv", "id\n1\n"),
         ("below/year=2024/old/part-0.csv", "id\n2\n"),
     ]));
@@ -393,12 +399,6 @@ async fn errors() -> Objects {
         ("iceberg/metadata/v1.metadata.json", "{\"format-version\":2}\n"),
         ("lance/_versions/1.manifest", "manifest"),
         ("acid/base_0000002/bucket_00000", "ORC"),
-        ("headers/part-0.csv", "id,name\n1,Apfel\n"),
-        ("headers/part-1.csv", "name,id\nBirne,2\n"),
-        ("wider/part-0.csv", "id,name\n1,Apfel\n"),
-        ("wider/part-1.csv", "id,name,price\n1,Apfel,2\n"),
-        ("json_kinds/part-0.json", "{\"id\":1}\n"),
-        ("json_kinds/part-1.json", "[{\"id\":2}]\n"),
         ("json_types/part-0.json", "{\"id\":1}\n"),
         ("json_types/part-1.json", "{\"id\":\"x\"}\n"),
         ("namespace/a/part-0.csv", "id\n1\n"),
@@ -426,13 +426,77 @@ async fn errors() -> Objects {
         ("mixed_gz/part-1.csv.gz".into(), gzipped),
         ("one_bad/part-0.parquet".into(), whole.clone()),
         ("one_bad/part-1.parquet".into(), whole.slice(..whole.len() - 10)),
-        ("swapped_arrow/part-0.arrow".into(), arrow_file(&rows)),
-        ("swapped_arrow/part-1.arrow".into(), arrow_file(&reversed(&rows))),
-        ("clash_arrow/id=1/part-0.arrow".into(), arrow_file(&rows)),
+        ("large_and_float/part-0.parquet".into(), parquet(&one("id", Arc::new(Int64Array::from(vec![(1 << 53) + 1]))))),
+        ("large_and_float/part-1.parquet".into(), parquet(&one("id", Arc::new(Float64Array::from(vec![0.5]))))),
         ("types/part-0.parquet".into(), whole),
-        ("types/part-1.parquet".into(), parquet(&RecordBatch::try_from_iter([("id", text_id)]).unwrap())),
+        ("types/part-1.parquet".into(), parquet(&one("id", text_id))),
     ]);
     under("errors", objects)
+}
+
+/// Files of one table with other columns, order or types.
+fn schemas() -> Objects {
+    let rows = products();
+    let mut objects = texts(&[
+        ("headers/part-0.csv", "id,name\n1,Apfel\n"),
+        ("headers/part-1.csv", "name,id\nBirne,2\n"),
+        ("headers/part-2.csv", "extra,name\n7,\"Kirsche,\nrot\"\n"),
+        ("json_kinds/part-0.json", "{\"id\":1}\n"),
+        ("json_kinds/part-1.json", "[{\"id\":2,\"name\":\"x\"}]\n"),
+        ("case/part-0.csv", "id\n1\n"),
+        ("case/part-1.csv", "ID\n2\n"),
+    ]);
+    let int32 = |values: &[i32]| Arc::new(Int32Array::from(values.to_vec())) as ArrayRef;
+    let int64 = |values: &[i64]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+    let point = |fields: Vec<(&str, ArrayRef)>| {
+        let fields = fields
+            .into_iter()
+            .map(|(name, values)| (Arc::new(Field::new(name, values.data_type().clone(), false)), values));
+        Arc::new(StructArray::from(fields.collect::<Vec<_>>())) as ArrayRef
+    };
+    let decimals = |value: i128, precision, scale| {
+        let values = Decimal128Array::from(vec![value]).with_precision_and_scale(precision, scale);
+        Arc::new(values.unwrap()) as ArrayRef
+    };
+    let narrow: [(&str, ArrayRef); 9] = [
+        ("id", int32(&[1])),
+        ("small", Arc::new(UInt8Array::from(vec![200]))),
+        ("ratio", Arc::new(Float32Array::from(vec![0.5]))),
+        ("price", decimals(150, 5, 2)),
+        ("day", Arc::new(Date32Array::from(vec![19_782]))),
+        ("at", Arc::new(TimestampMillisecondArray::from(vec![1_709_208_000_001]).with_timezone("UTC"))),
+        ("name", Arc::new(StringArray::from(vec!["Apfel"]))),
+        ("tags", Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some([Some(1), None])]))),
+        ("point", point(vec![("x", int32(&[3]))])),
+    ];
+    let wide: [(&str, ArrayRef); 9] = [
+        ("point", point(vec![("y", Arc::new(StringArray::from(vec!["hoch"]))), ("x", int64(&[4_000_000_000]))])),
+        ("tags", Arc::new(LargeListArray::from_iter_primitive::<Int64Type, _, _>([Some([Some(4_000_000_000), None])]))),
+        ("name", Arc::new(DictionaryArray::<Int8Type>::from_iter(["Birne"]))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![1_709_208_000_000_002]).with_timezone("+02:00"))),
+        ("day", Arc::new(TimestampSecondArray::from(vec![1_709_208_000]))),
+        ("price", decimals(12_345_678, 10, 4)),
+        ("ratio", int64(&[1 << 53])),
+        ("small", Arc::new(Int8Array::from(vec![-100]))),
+        ("id", int64(&[4_000_000_000])),
+    ];
+    let partly: [(&str, ArrayRef); 2] = [("ratio", Arc::new(Float64Array::from(vec![0.1]))), ("id", int64(&[7]))];
+    for (format, encode) in [("parquet", parquet as fn(&RecordBatch) -> Bytes), ("arrow", arrow_file)] {
+        for (index, columns) in [&narrow[..], &wide, &partly].into_iter().enumerate() {
+            let batch = RecordBatch::try_from_iter(columns.iter().cloned()).unwrap();
+            objects.push((format!("widened_{format}/part-{index}.{format}"), encode(&batch)));
+        }
+    }
+    objects.push(("widened_avro/part-0.avro".into(), avro(&one("id", int32(&[1])))));
+    objects.push(("widened_avro/part-1.avro".into(), avro(&one("id", int64(&[4_000_000_000])))));
+    objects.push(("swapped_arrow/part-0.arrow".into(), arrow_file(&rows)));
+    objects.push(("swapped_arrow/part-1.arrow".into(), arrow_file(&reversed(&rows))));
+    under("schemas", objects)
+}
+
+/// A batch of one column.
+fn one(name: &str, values: ArrayRef) -> RecordBatch {
+    RecordBatch::try_from_iter([(name, values)]).unwrap()
 }
 
 /// The rows of most fixtures: text that CSV must quote, and a NULL.

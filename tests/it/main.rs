@@ -10,6 +10,7 @@ mod listings;
 mod reads;
 mod requests;
 mod s3sql;
+mod schemas;
 mod serialised;
 mod slt;
 mod tpch;

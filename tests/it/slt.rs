@@ -211,7 +211,7 @@ macro_rules! suites {
     };
 }
 
-suites!(discovery, errors, formats, partitions, pushdown);
+suites!(discovery, errors, formats, partitions, pushdown, schemas);
 
 #[test]
 fn every_file_is_a_suite() {

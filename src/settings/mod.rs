@@ -1,8 +1,12 @@
 //! [`ConnectorSettings`]: what a person says about a connector. Plain values; nothing here does I/O.
 
+mod table;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::table::{CsvSettings, SchemaPolicy, TableSettings};
 use crate::error::{Error, Result};
 use crate::location::{S3Location, is_readable, redact};
 
@@ -32,10 +36,15 @@ pub struct ConnectorSettings {
     pub allow_http: bool,
     /// Name the bucket in the host (`bucket.endpoint`) and not in the path.
     pub virtual_host: bool,
+    /// Which files decide the columns of a table.
+    pub schema_policy: SchemaPolicy,
     /// What a folder inside a table's folder means when it is not `key=value`.
     pub subfolders: Subfolders,
     /// What a query does that would read objects in archived storage classes.
     pub archived_objects: ArchivedObjects,
+    /// Settings of single tables: by the path below the root (with or without the extensions that tell the format), as
+    /// `articles` or `2024/articles.parquet`, or by the full path.
+    pub tables: BTreeMap<String, TableSettings>,
     /// How long a listing is believed; 60 s unless set. A table whose listing is older is listed again by the next query
     /// that names it, and zero lists for every query. What a listing shows to be unchanged is not read again.
     pub listing_ttl: Duration,
@@ -64,8 +73,10 @@ impl Default for ConnectorSettings {
             anonymous: false,
             allow_http: false,
             virtual_host: false,
+            schema_policy: SchemaPolicy::default(),
             subfolders: Subfolders::default(),
             archived_objects: ArchivedObjects::default(),
+            tables: BTreeMap::new(),
             listing_ttl: Duration::from_secs(60),
             requests_in_flight: 64,
             bytes_in_flight: 128 * 1024 * 1024,
@@ -89,8 +100,10 @@ impl fmt::Debug for ConnectorSettings {
             .field("anonymous", &self.anonymous)
             .field("allow_http", &self.allow_http)
             .field("virtual_host", &self.virtual_host)
+            .field("schema_policy", &self.schema_policy)
             .field("subfolders", &self.subfolders)
             .field("archived_objects", &self.archived_objects)
+            .field("tables", &self.tables)
             .field("listing_ttl", &self.listing_ttl)
             .field("requests_in_flight", &self.requests_in_flight)
             .field("bytes_in_flight", &self.bytes_in_flight)
@@ -149,6 +162,13 @@ impl ConnectorSettings {
         }
         if self.requests_in_flight == 0 {
             return invalid("requests_in_flight", "nothing could be read with none; set 1 or more");
+        }
+        table::check_policy(self.schema_policy)?;
+        for (key, table) in &self.tables {
+            table.validate(key)?;
+            if S3Location::is_location(key) {
+                key.parse::<S3Location>()?;
+            }
         }
         if let Some(endpoint) = &self.endpoint {
             // The environment may allow plain HTTP, too: that is checked where it is read.
