@@ -7,7 +7,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::prelude::SessionContext;
 
-use crate::catalog::{S3CatalogProvider, S3SchemaProvider};
+use crate::catalog::{S3CatalogProvider, S3SchemaProvider, SessionCatalog};
 use crate::error::{Error, Result};
 use crate::location::S3Location;
 use crate::scan::{FooterCache, InFlight};
@@ -65,7 +65,8 @@ impl S3Connector {
         self.root.as_ref()
     }
 
-    /// Puts the tables into `schema` of the session's default catalog, so that `schema.table` names them in SQL.
+    /// Puts the tables into `schema` of the session's default catalog, so that `schema.table` names them in SQL, and what was
+    /// found and why into `schema_information`: the tables `tables`, `details` (which opens each) and `objects` (which lists).
     ///
     /// Costs one LIST for each 1,000 children of the root, and nothing without a root or where the connector has listed
     /// within [`ConnectorSettings::listing_ttl`]. A schema of that name that is there already is replaced.
@@ -82,7 +83,15 @@ impl S3Connector {
                 "the session has no default catalog \"{catalog_name}\"; register one, or use register_catalog"
             ))
         })?;
-        catalog.register_schema(schema, Arc::clone(&self.tables) as _)?;
+        // A schema of the catalog itself could not tell a query from a walk through all tables.
+        match catalog.downcast_ref::<SessionCatalog>() {
+            Some(catalog) => catalog.add(schema, &self.tables),
+            None => {
+                let with_ours = SessionCatalog::new(catalog);
+                with_ours.add(schema, &self.tables);
+                ctx.register_catalog(catalog_name, Arc::new(with_ours));
+            }
+        }
         Ok(())
     }
 
@@ -103,8 +112,8 @@ impl S3Connector {
         };
         // One provider for all sessions and names, so that a refresh reaches each of them; none before it has listed.
         let known = self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let provider =
-            known.unwrap_or_else(|| Arc::new(S3CatalogProvider::new(root.clone(), Arc::clone(&self.opener))));
+        let provider = known
+            .unwrap_or_else(|| Arc::new(S3CatalogProvider::new(root.clone(), Arc::clone(&self.opener), &self.name)));
         provider.refresh().await?;
         let provider = Arc::clone(self.catalog.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(provider));
         ctx.register_catalog(catalog, provider);

@@ -1,6 +1,8 @@
 //! Names: which tables lie in a folder, and the providers that DataFusion asks for them.
 
+mod handle;
 mod names;
+mod report;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -9,6 +11,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use datafusion::catalog::{CatalogProvider, SchemaProvider};
 use futures::{StreamExt, stream};
 
+use self::handle::SchemaHandle;
+pub(crate) use self::handle::SessionCatalog;
+use self::report::InformationSchema;
 pub(crate) use self::schema::S3SchemaProvider;
 use crate::error::{Error, Result};
 use crate::location::S3Location;
@@ -23,13 +28,15 @@ const LISTINGS_IN_FLIGHT: usize = 64;
 pub(crate) struct S3CatalogProvider {
     root: S3Location,
     opener: Arc<Opener>,
+    /// The name of the schema that tells what was found.
+    information: String,
     /// The schemas by name. Guards the map only.
     schemas: RwLock<BTreeMap<String, Arc<S3SchemaProvider>>>,
 }
 
 impl S3CatalogProvider {
-    pub(crate) fn new(root: S3Location, opener: Arc<Opener>) -> Self {
-        Self { root, opener, schemas: RwLock::default() }
+    pub(crate) fn new(root: S3Location, opener: Arc<Opener>, name: &str) -> Self {
+        Self { root, opener, information: handle::information_schema(name), schemas: RwLock::default() }
     }
 
     /// Lists the root, then its folders, many at a time.
@@ -79,17 +86,27 @@ impl S3CatalogProvider {
 
 impl CatalogProvider for S3CatalogProvider {
     fn schema_names(&self) -> Vec<String> {
-        self.schemas.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+        let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<String> = schemas.keys().cloned().collect();
+        // A folder of that name is what it was.
+        if !schemas.contains_key(&self.information) {
+            names.push(self.information.clone());
+        }
+        names
     }
 
     /// The schema of that name: exactly, else without regard to case where just one matches.
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         let schemas = self.schemas.read().unwrap_or_else(PoisonError::into_inner);
+        if name == self.information && !schemas.contains_key(name) {
+            let schemas = schemas.iter().map(|(name, tables)| (name.clone(), Arc::clone(tables)));
+            return Some(Arc::new(InformationSchema::new(schemas.collect())));
+        }
         let found = schemas.get(name).or_else(|| {
             let folded = name.to_lowercase();
             let mut alike = schemas.iter().filter(|(known, _)| known.to_lowercase() == folded);
             alike.next().map(|(_, schema)| schema).filter(|_| alike.next().is_none())
         })?;
-        Some(Arc::clone(found) as Arc<dyn SchemaProvider>)
+        Some(Arc::new(SchemaHandle::new(Arc::clone(found))))
     }
 }

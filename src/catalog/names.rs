@@ -179,6 +179,11 @@ impl Names {
         ignored.find(|(full_name, _)| is_meant(full_name))
     }
 
+    /// The children without a table name, and why they have none.
+    pub(crate) fn ignored(&self) -> impl Iterator<Item = (&str, NotShown)> {
+        self.ignored.iter().map(|(full_name, reason)| (full_name.as_str(), *reason))
+    }
+
     /// The first child without a table name and the reason; and how many there are.
     pub(crate) fn first_not_shown(&self) -> Option<(&str, NotShown, usize)> {
         self.ignored.iter().next().map(|(full_name, reason)| (full_name.as_str(), *reason, self.ignored.len()))

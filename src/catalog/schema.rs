@@ -4,10 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use async_trait::async_trait;
-use datafusion::catalog::{SchemaProvider, TableProvider};
-use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::TableType;
+use futures::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::names::{Lookup, Names, NotShown};
@@ -35,6 +32,9 @@ pub(crate) struct S3SchemaProvider {
     listing: tokio::sync::Mutex<()>,
 }
 
+/// Tables that are opened at the same time.
+const OPENINGS_IN_FLIGHT: usize = 64;
+
 /// One listing of a folder, and the tables that were opened since.
 #[derive(Debug, Default)]
 struct Discovery {
@@ -43,6 +43,17 @@ struct Discovery {
     listed_at: Option<Instant>,
     /// Opened tables by location. Guards the map only: a table is opened in its cell.
     tables: Mutex<HashMap<S3Location, Arc<OnceCell<Arc<S3Table>>>>>,
+}
+
+/// A table, as a listing shows it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) location: S3Location,
+    /// What the listing said of it; `None` for a folder.
+    pub(super) object: Option<ListedObject>,
+    /// The table, where it is open.
+    pub(super) table: Option<Arc<S3Table>>,
 }
 
 /// Where a name leads.
@@ -149,6 +160,38 @@ impl S3SchemaProvider {
     /// The names that are shown, in order.
     pub(crate) fn shown(&self) -> Vec<String> {
         self.discovery().names.shown().map(str::to_owned).collect()
+    }
+
+    /// The tables that are shown, in order.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let discovery = self.discovery();
+        let tables = discovery.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = |name: &str| {
+            let Target { name, location, object, .. } = self.target(&discovery, name).ok()?;
+            let table = tables.get(&location).and_then(|cell| cell.get()).cloned();
+            Some(Entry { name, location, object, table })
+        };
+        discovery.names.shown().filter_map(entry).collect()
+    }
+
+    /// What lies beside the tables, and why it is none.
+    pub(super) fn ignored(&self) -> Vec<(S3Location, Option<ListedObject>, String)> {
+        let (Some(folder), discovery) = (&self.folder, self.discovery()) else { return Vec::new() };
+        let names = &discovery.names;
+        let ignored = names
+            .ignored()
+            .map(|(full_name, reason)| (folder.join(full_name), names.object(full_name).cloned(), reason.to_string()));
+        ignored.collect()
+    }
+
+    pub(super) fn opener(&self) -> &Arc<Opener> {
+        &self.opener
+    }
+
+    /// Opens these tables, many at a time.
+    pub(super) async fn open_all(&self, names: Vec<String>) -> Vec<Result<Arc<S3Table>>> {
+        let openings: Vec<_> = names.iter().map(|name| self.open(name)).collect();
+        stream::iter(openings).buffered(OPENINGS_IN_FLIGHT).collect().await
     }
 
     /// Whether a name leads somewhere. Without a root any full path may.
@@ -324,27 +367,5 @@ fn hint(names: &Names, name: &str) -> String {
             )
         }
         _ => format!("there is {}; refresh the connector for new ones", quoted(&tables)),
-    }
-}
-
-#[async_trait]
-impl SchemaProvider for S3SchemaProvider {
-    fn table_names(&self) -> Vec<String> {
-        self.shown()
-    }
-
-    /// Unknown names are an error, not `None`: DataFusion's own message for `None` could not say what to do.
-    async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
-        let table = self.open(name).await?;
-        Ok(Some(table as Arc<dyn TableProvider>))
-    }
-
-    /// The default would open the table; SHOW TABLES asks this of every name.
-    async fn table_type(&self, name: &str) -> DataFusionResult<Option<TableType>> {
-        Ok(self.has(name).then_some(TableType::Base))
-    }
-
-    fn table_exist(&self, name: &str) -> bool {
-        self.has(name)
     }
 }

@@ -99,7 +99,8 @@ impl fmt::Display for Ignored {
 }
 
 impl Listed<'_> {
-    fn ignored(&self, rules: Rules) -> Option<Ignored> {
+    /// Why it is not data, whatever lies beside it.
+    pub(super) fn ignored(&self, rules: Rules) -> Option<Ignored> {
         let is_skipped = self.is_archived && rules.archived_objects == ArchivedObjects::Skip;
         ignored(self.key, self.size).or_else(|| is_skipped.then_some(Ignored::Archived))
     }

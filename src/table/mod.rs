@@ -27,6 +27,7 @@ use object_store::path::Path;
 pub(crate) use self::head::SchemaCache;
 use self::head::Told;
 use self::layout::Rules;
+pub(crate) use self::partition::prune;
 use self::schema::HeadLengths;
 use self::snapshot::{Snapshot, SnapshotFile};
 use crate::error::{Error, Result};
@@ -106,7 +107,24 @@ impl TableOptions {
     }
 }
 
+/// An object below a table's folder, as the rules of the layout see it.
+#[derive(Debug)]
+pub(crate) struct Surveyed {
+    pub(crate) object: ListedObject,
+    /// Why it is not read; `None` for a data file.
+    pub(crate) ignored: Option<String>,
+}
+
 impl Opener {
+    /// All objects below a folder, and which of them a table there reads: one LIST for each 1,000.
+    ///
+    /// # Errors
+    /// Those of a LIST. Where the objects do not make up a table, each of them says why.
+    pub(crate) async fn survey(&self, folder: &S3Location) -> Result<Vec<Surveyed>> {
+        let store = self.stores.bucket(folder.bucket())?;
+        snapshot::survey(&store, folder, self.options(folder).rules).await
+    }
+
     /// What the settings say of the table at a location: by its path below the root, the same without the extensions that
     /// tell the format, or its full path.
     fn options(&self, location: &S3Location) -> TableOptions {
@@ -269,6 +287,17 @@ impl S3Table {
     /// a query has wanted so far.
     pub fn file_count(&self) -> usize {
         self.snapshot.leaves.as_ref().map_or(self.snapshot.files.len(), leaves::Leaves::file_count)
+    }
+
+    /// The format of its files, and how they are compressed.
+    pub(crate) fn format(&self) -> String {
+        self.scan.file_type.to_string()
+    }
+
+    /// How many files it has, and their bytes. `None` where only some of them were listed.
+    pub(crate) fn total(&self) -> Option<(usize, u64)> {
+        let files = self.snapshot.leaves.is_none().then_some(&self.snapshot.files)?;
+        Some((files.len(), files.iter().map(|file| file.object.size).sum()))
     }
 
     /// The first `n` rows that a scan yields, in batches; fewer where the table has fewer.

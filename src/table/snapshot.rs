@@ -1,14 +1,15 @@
 //! [`Snapshot`]: the objects of one table, as one listing showed them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Fields};
 use datafusion::common::{ScalarValue, Statistics};
 use object_store::ObjectMeta;
 
-use super::layout::{self, Ignored, Layout, LayoutError, Listed};
+use super::layout::{self, Ignored, Layout, LayoutError, Listed, Rules};
 use super::leaves::Leaves;
-use super::{TableOptions, partition};
+use super::{Surveyed, TableOptions, partition};
 use crate::error::{Error, Result};
 use crate::format::FileType;
 use crate::location::S3Location;
@@ -129,6 +130,33 @@ impl Snapshot {
         let files = first.into_iter().chain(newest).collect();
         Ok(Self { file_type: laid_out.file_type, partition_fields, files, leaves: Some(leaves) })
     }
+}
+
+/// All objects below a folder, each with the rule by which it is not read.
+pub(super) async fn survey(store: &BucketStore, folder: &S3Location, rules: Rules) -> Result<Vec<Surveyed>> {
+    let mut objects = Vec::new();
+    let mut pages = store.list_objects(folder);
+    while let Some(page) = pages.next().await? {
+        objects.extend(page.objects);
+    }
+    let relative = listed(folder, &objects);
+    let ignored = match layout::lay_out(&relative, rules) {
+        Ok(laid_out) => {
+            let used: HashSet<usize> = laid_out.files.iter().map(|file| file.index).collect();
+            let reason = |index: usize| {
+                let reason = relative[index].ignored(rules).unwrap_or(Ignored::UnknownExtension);
+                (!used.contains(&index)).then(|| reason.to_string())
+            };
+            (0..objects.len()).map(reason).collect::<Vec<_>>()
+        }
+        Err(error) => {
+            let error = error.reason(&folder.to_string());
+            let reason =
+                |object: &Listed<'_>| object.ignored(rules).map_or_else(|| error.clone(), |reason| reason.to_string());
+            relative.iter().map(reason).map(Some).collect()
+        }
+    };
+    Ok(objects.into_iter().zip(ignored).map(|(object, ignored)| Surveyed { object, ignored }).collect())
 }
 
 /// The partition values of what lies at a key, in the types of their columns.

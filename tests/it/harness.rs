@@ -80,3 +80,10 @@ pub(crate) fn parquet(batch: &RecordBatch) -> Bytes {
     writer.close().unwrap();
     file.into()
 }
+
+/// The most requests that were open at a time.
+pub(crate) fn most_in_flight(testbed: &Testbed) -> usize {
+    let log = testbed.log();
+    let open = |at| log.iter().filter(|r| r.started <= at && at < r.started + r.elapsed).count();
+    log.iter().map(|record| open(record.started)).max().unwrap_or(0)
+}

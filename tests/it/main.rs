@@ -8,6 +8,7 @@ mod inputs;
 mod isolation;
 mod listings;
 mod reads;
+mod report;
 mod requests;
 mod s3sql;
 mod schemas;

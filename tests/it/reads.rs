@@ -16,7 +16,7 @@ use parquet::file::properties::WriterProperties;
 use tpchgen::generators::{CustomerGenerator, LineItemGenerator, OrderGenerator};
 use tpchgen_arrow::{CustomerArrow, LineItemArrow, OrderArrow};
 
-use crate::harness::{batch, connector, parquet, query, registered, rows, session};
+use crate::harness::{batch, connector, most_in_flight, parquet, query, registered, rows, session};
 
 const MIB: usize = 1024 * 1024;
 
@@ -180,13 +180,6 @@ async fn equal_reads_are_one_request() {
         assert_eq!(result.unwrap(), ["31415"]);
     }
     assert_eq!(testbed.counts().get, 1, "{:?}", ranges(&testbed));
-}
-
-/// The most requests that were open at a time.
-fn most_in_flight(testbed: &Testbed) -> usize {
-    let log = testbed.log();
-    let open = |at| log.iter().filter(|r| r.started <= at && at < r.started + r.elapsed).count();
-    log.iter().map(|record| open(record.started)).max().unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

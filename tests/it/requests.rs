@@ -432,7 +432,7 @@ async fn a_catalog_has_folders_as_schemas() {
     assert_eq!(sent(&testbed), (4, 0, 0), "the root and its three folders");
     s3.register_catalog(&two, "lake").await.unwrap();
     let shown = "SELECT table_schema, table_name FROM information_schema.tables \
-                 WHERE table_catalog = 'lake' AND table_schema <> 'information_schema' ORDER BY 1, 2";
+                 WHERE table_catalog = 'lake' AND table_type = 'BASE TABLE' ORDER BY 1, 2";
     testbed.reset_log();
     for ctx in [&one, &two] {
         assert_eq!(rows(ctx, shown).await, ["sales|items", "sales|orders", "stock|parts"]);
