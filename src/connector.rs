@@ -367,11 +367,21 @@ impl S3ConnectorBuilder {
             schemas: SchemaCache::new(self.settings.cache_bytes / 16)?,
             root: root.clone(),
             options: TableOptions {
-                rules: Rules { subfolders: self.settings.subfolders, archived_objects: self.settings.archived_objects },
+                rules: Rules {
+                    subfolders: self.settings.subfolders,
+                    archived_objects: self.settings.archived_objects,
+                    ..Rules::default()
+                },
                 schema_policy: self.settings.schema_policy,
                 ..TableOptions::default()
             },
-            tables: self.settings.tables,
+            // With or without the `/`, a folder is the same.
+            tables: self
+                .settings
+                .tables
+                .into_iter()
+                .map(|(key, table)| (key.trim_end_matches('/').to_owned(), table))
+                .collect(),
             listing_ttl: self.settings.listing_ttl,
             in_flight: InFlight { requests: self.settings.requests_in_flight, bytes: self.settings.bytes_in_flight },
         });

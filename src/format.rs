@@ -6,12 +6,19 @@ use datafusion::common::parsers::CompressionTypeVariant;
 
 /// A format that this crate reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Format {
+#[non_exhaustive]
+pub enum Format {
+    /// Apache Parquet.
     Parquet,
+    /// Text with commas between fields.
     Csv,
+    /// Text with tabs between fields.
     Tsv,
+    /// JSON, newline-delimited or one array.
     Json,
+    /// The file format of Apache Arrow IPC.
     Arrow,
+    /// Apache Avro.
     Avro,
 }
 
@@ -61,6 +68,14 @@ impl FileType {
         let (stem, extension) = split_extension(stem)?;
         let format = format_of(extension).filter(Format::is_text)?;
         Some((Self { format, compression: *compression }, stem))
+    }
+
+    /// The type of a file whose format is declared: its name only tells how it is compressed.
+    pub(crate) fn declared(format: Format, name: &str) -> Self {
+        let extension = split_extension(name).map_or("", |(_, extension)| extension);
+        let known = COMPRESSIONS.iter().find(|(known, ..)| format.is_text() && known.eq_ignore_ascii_case(extension));
+        let compression = known.map_or(CompressionTypeVariant::UNCOMPRESSED, |(_, compression, _)| *compression);
+        Self { format, compression }
     }
 
     /// The type that the first bytes of an object show: all but CSV and TSV, which have no marks of their own.

@@ -42,6 +42,7 @@ mod widen;
 
 pub use connector::{CacheCounts, S3Connector, S3ConnectorBuilder};
 pub use error::{Error, Result};
+pub use format::Format;
 pub use location::S3Location;
 pub use settings::{ArchivedObjects, ConnectorSettings, CsvSettings, SchemaPolicy, Secret, Subfolders, TableSettings};
 pub use store::{CacheUse, RequestCounts};

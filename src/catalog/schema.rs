@@ -1,6 +1,6 @@
 //! [`S3SchemaProvider`]: the tables of one folder, opened on first use.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -24,6 +24,8 @@ use crate::table::{Opener, S3Table};
 pub(crate) struct S3SchemaProvider {
     folder: Option<S3Location>,
     opener: Arc<Opener>,
+    /// What other names stand for: the names of children, or without a folder full paths.
+    aliases: BTreeMap<String, String>,
     /// What the last listing showed. Guards the pointer only.
     discovery: RwLock<Arc<Discovery>>,
     /// Lets the first of many callers list, and the others wait for it.
@@ -68,9 +70,11 @@ struct Target {
 
 impl S3SchemaProvider {
     pub(crate) fn new(folder: Option<S3Location>, opener: Arc<Opener>) -> Self {
+        let aliases = opener.aliases(folder.as_ref());
         Self {
             folder,
             opener,
+            aliases,
             discovery: RwLock::default(),
             first_listing: OnceCell::new(),
             listing: tokio::sync::Mutex::default(),
@@ -159,19 +163,24 @@ impl S3SchemaProvider {
 
     /// The names that are shown, in order.
     pub(crate) fn shown(&self) -> Vec<String> {
-        self.discovery().names.shown().map(str::to_owned).collect()
+        let discovery = self.discovery();
+        let aliases = self.aliases.keys().filter(|alias| self.target(&discovery, alias).is_ok()).cloned();
+        let mut names: Vec<String> = discovery.names.shown().map(str::to_owned).chain(aliases).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// The tables that are shown, in order.
     pub(super) fn entries(&self) -> Vec<Entry> {
         let discovery = self.discovery();
         let tables = discovery.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = |name: &str| {
-            let Target { name, location, object, .. } = self.target(&discovery, name).ok()?;
+        let entry = |name: String| {
+            let Target { location, object, .. } = self.target(&discovery, &name).ok()?;
             let table = tables.get(&location).and_then(|cell| cell.get()).cloned();
             Some(Entry { name, location, object, table })
         };
-        discovery.names.shown().filter_map(entry).collect()
+        self.shown().into_iter().filter_map(entry).collect()
     }
 
     /// What lies beside the tables, and why it is none.
@@ -298,13 +307,22 @@ impl S3SchemaProvider {
         if S3Location::is_location(name) {
             return self.full_path(name);
         }
+        let alias = self.aliases.get(name);
         let Some(folder) = &self.folder else {
+            if let Some(path) = alias {
+                return Ok(Target { name: name.to_owned(), ..self.full_path(path)? });
+            }
             return Err(self.not_found(
                 name,
                 "without a root, a table is named by its full path, as \"s3://bucket/articles.parquet\"".into(),
             ));
         };
-        match discovery.names.find(name) {
+        let mut found = discovery.names.find(name);
+        // The name of a child comes before that of another.
+        if let (Lookup::Missing, Some(child)) = (&found, alias) {
+            found = discovery.names.find(child);
+        }
+        match found {
             Lookup::Found { name, full_name } => Ok(Target {
                 name: name.to_owned(),
                 location: folder.join(full_name),

@@ -1,6 +1,8 @@
 //! What a Parquet footer says in the terms of a table: columns, whether they fit, statistics.
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use std::cmp::Ordering;
+
+use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
@@ -55,6 +57,47 @@ pub(crate) fn check_fit(
                 field.data_type(),
                 location()
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that columns which a file has beside those of its folder do not say otherwise, as far as statistics tell. The
+/// folder's value is the one that counts.
+pub(crate) fn check_agreement(
+    footer: &ParquetMetaData,
+    partition_columns: &Fields,
+    values: &[ScalarValue],
+    store: &BucketStore,
+    object: &ObjectMeta,
+) -> Result<()> {
+    let columns: SchemaRef = columns(footer).map_err(|error| Error::DataFusion(error.into()))?.into();
+    let in_file = |name: &str| columns.index_of(name).ok();
+    let both: Vec<_> = partition_columns
+        .iter()
+        .zip(values)
+        .filter(|(_, value)| !value.is_null())
+        .filter_map(|(column, value)| Some((column, value, in_file(column.name())?)))
+        .collect();
+    if both.is_empty() {
+        return Ok(());
+    }
+    let statistics = DFParquetMetadata::statistics_from_parquet_metadata(footer, &columns)?;
+    for (column, value, index) in both {
+        let ColumnStatistics { min_value, max_value, .. } = &statistics.column_statistics[index];
+        // By the file's type, in which 01 is 1.
+        let Ok(value) = value.cast_to(columns.field(index).data_type()) else { continue };
+        let (Some(min), Some(max)) = (min_value.get_value(), max_value.get_value()) else { continue };
+        if value.partial_cmp(min) == Some(Ordering::Less) || value.partial_cmp(max) == Some(Ordering::Greater) {
+            let range = if min == max { min.to_string() } else { format!("{min} to {max}") };
+            return Err(Error::SchemaConflict {
+                reason: format!(
+                    "the partition column \"{}\" is {value} by the folder of s3://{}/{}, whose rows say {range}; move the file, or rename its column",
+                    column.name(),
+                    store.bucket(),
+                    object.location
+                ),
+            });
         }
     }
     Ok(())

@@ -228,7 +228,7 @@ fn file_source(
     let schema = schema.clone();
     match source {
         ScanSource::Parquet => {
-            let expected = (!table.is_complete).then(|| Arc::clone(table.schema.file_schema()));
+            let expected = (!table.is_complete).then(|| table.schema.clone());
             let factory = PinnedReaderFactory::new(
                 Arc::clone(&table.store),
                 Arc::clone(&table.footers),

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use datafusion::common::ScalarValue;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{ParquetFileMetrics, ParquetFileReaderFactory};
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::FutureExt;
@@ -18,7 +19,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::cache::FooterCache;
-use super::footer::check_fit;
+use super::footer;
 use crate::error::{Error, Result};
 use crate::store::{BucketStore, End, ReadError};
 
@@ -50,7 +51,7 @@ fn failed(store: &BucketStore, object: &ObjectMeta, source: ReadError) -> Error 
 pub(crate) struct PinnedReaderFactory {
     store: Arc<BucketStore>,
     footers: Arc<FooterCache>,
-    expected: Option<SchemaRef>,
+    expected: Option<TableSchema>,
     memory: Arc<dyn MemoryPool>,
 }
 
@@ -60,7 +61,7 @@ impl PinnedReaderFactory {
     pub(crate) fn new(
         store: Arc<BucketStore>,
         footers: Arc<FooterCache>,
-        expected: Option<SchemaRef>,
+        expected: Option<TableSchema>,
         memory: Arc<dyn MemoryPool>,
     ) -> Self {
         Self { store, footers, expected, memory }
@@ -81,6 +82,7 @@ impl ParquetFileReaderFactory for PinnedReaderFactory {
             footers: Arc::clone(&self.footers),
             expected: self.expected.clone(),
             object: file.object_meta,
+            partition_values: file.partition_values,
             metrics,
             memory: MemoryConsumer::new("S3 reads").register(&self.memory),
         }))
@@ -90,8 +92,9 @@ impl ParquetFileReaderFactory for PinnedReaderFactory {
 struct PinnedReader {
     store: Arc<BucketStore>,
     footers: Arc<FooterCache>,
-    expected: Option<SchemaRef>,
+    expected: Option<TableSchema>,
     object: ObjectMeta,
+    partition_values: Vec<ScalarValue>,
     metrics: ParquetFileMetrics,
     memory: MemoryReservation,
 }
@@ -101,7 +104,9 @@ impl PinnedReader {
     async fn footer(&self) -> Result<Arc<ParquetMetaData>> {
         let footer = self.footers.get(&self.store, &self.object).await?;
         if let Some(expected) = &self.expected {
-            check_fit(&footer, expected, &self.store, &self.object)?;
+            footer::check_fit(&footer, expected.file_schema(), &self.store, &self.object)?;
+            let columns = expected.table_partition_cols();
+            footer::check_agreement(&footer, columns, &self.partition_values, &self.store, &self.object)?;
         }
         Ok(footer)
     }

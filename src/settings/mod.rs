@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use self::table::template_column;
 pub use self::table::{CsvSettings, SchemaPolicy, TableSettings};
 use crate::error::{Error, Result};
 use crate::location::{S3Location, is_readable, redact};
@@ -164,7 +165,14 @@ impl ConnectorSettings {
             return invalid("requests_in_flight", "nothing could be read with none; set 1 or more");
         }
         table::check_policy(self.schema_policy)?;
+        let mut aliases = BTreeMap::new();
         for (key, table) in &self.tables {
+            for alias in &table.aliases {
+                if let Some(other) = aliases.insert(alias, key) {
+                    let reason = format!("\"{alias}\" stands for \"{other}\" and \"{key}\"; rename one of them");
+                    return invalid("aliases", &reason);
+                }
+            }
             table.validate(key)?;
             if S3Location::is_location(key) {
                 key.parse::<S3Location>()?;

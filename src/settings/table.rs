@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
+use glob::Pattern;
 
 use super::{ArchivedObjects, Subfolders};
 use crate::error::{Error, Result};
+use crate::format::Format;
 
 /// Which files decide the columns of a table, and their types.
 ///
@@ -54,8 +56,20 @@ pub struct TableSettings {
     /// The columns, so that opening the table reads no file. One with the name of a partition column declares its type.
     /// Columns of the files that are not among them are not read; those that a file lacks are NULL.
     pub schema: Option<SchemaRef>,
+    /// The format of its files, whatever their names say.
+    pub format: Option<Format>,
     /// How its CSV and TSV files are written.
     pub csv: CsvSettings,
+    /// What the folders in it are called, outermost first, where they are not `key=value`: `{year}/{month}` makes two
+    /// partition columns of `2024/01/part-0.csv`. A folder without braces is itself. Other folders are an error.
+    pub template: Option<String>,
+    /// Keys below the table's folder that belong to it, as `2024/**` or `*.csv`; all unless set. `*` and `?` stand for no
+    /// `/`, `**` for any number of folders.
+    pub include: Vec<String>,
+    /// Keys below the table's folder that do not, of those that are included.
+    pub exclude: Vec<String>,
+    /// Other names for the table. They are shown beside its own.
+    pub aliases: Vec<String>,
     /// What a folder in it means when it is not `key=value`.
     pub subfolders: Option<Subfolders>,
     /// What a query does that would read objects in archived storage classes.
@@ -74,6 +88,41 @@ impl TableSettings {
     #[must_use]
     pub fn with_schema(mut self, schema: SchemaRef) -> Self {
         self.schema = Some(schema);
+        self
+    }
+
+    /// Sets [`format`](Self::format).
+    #[must_use]
+    pub fn with_format(mut self, format: Format) -> Self {
+        self.format = Some(format);
+        self
+    }
+
+    /// Sets [`template`](Self::template).
+    #[must_use]
+    pub fn with_template(mut self, template: impl Into<String>) -> Self {
+        self.template = Some(template.into());
+        self
+    }
+
+    /// Adds a pattern to [`include`](Self::include).
+    #[must_use]
+    pub fn with_include(mut self, pattern: impl Into<String>) -> Self {
+        self.include.push(pattern.into());
+        self
+    }
+
+    /// Adds a pattern to [`exclude`](Self::exclude).
+    #[must_use]
+    pub fn with_exclude(mut self, pattern: impl Into<String>) -> Self {
+        self.exclude.push(pattern.into());
+        self
+    }
+
+    /// Adds a name to [`aliases`](Self::aliases).
+    #[must_use]
+    pub fn with_alias(mut self, alias: impl Into<String>) -> Self {
+        self.aliases.push(alias.into());
         self
     }
 
@@ -115,6 +164,29 @@ impl TableSettings {
                 return invalid("schema", "it has no columns; leave it unset to take them from the files");
             }
         }
+        for pattern in self.include.iter().chain(&self.exclude) {
+            if let Err(error) = Pattern::new(pattern) {
+                return invalid(
+                    "include",
+                    &format!("\"{pattern}\" is no pattern: {error}; write it as 2024/** or *.csv"),
+                );
+            }
+        }
+        if let Some(template) = &self.template {
+            let columns: Vec<&str> = template.split('/').filter_map(template_column).collect();
+            let is_broken = |segment: &str| {
+                segment.is_empty() || (template_column(segment).is_none() && segment.contains(['{', '}']))
+            };
+            if columns.is_empty() || template.split('/').any(is_broken) {
+                return invalid("template", &format!("\"{template}\" is none; write it as {{year}}/{{month}}"));
+            }
+            if (1..columns.len()).any(|index| columns[..index].contains(&columns[index])) {
+                return invalid("template", &format!("\"{template}\" has a column twice; rename one of them"));
+            }
+        }
+        if self.aliases.iter().any(|alias| alias.is_empty() || alias.contains("://")) {
+            return invalid("aliases", "an alias is a name, not a path; write it as sales");
+        }
         let CsvSettings { delimiter, quote, escape, comment, .. } = self.csv;
         let bytes: Vec<u8> = [delimiter, Some(quote.unwrap_or(b'"')), escape, comment].into_iter().flatten().collect();
         if bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
@@ -128,6 +200,11 @@ impl TableSettings {
         }
         Ok(())
     }
+}
+
+/// The partition column that a segment of a template stands for.
+pub(crate) fn template_column(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}').filter(|name| !name.is_empty() && !name.contains(['{', '}']))
 }
 
 /// A sample of no files decides nothing.

@@ -8,22 +8,26 @@
 //!    `_metadata`. Hidden objects are ignored.
 //! 3. Markers of folders (`x/`, `x_$folder$`), checksums (`x.crc`) and objects of zero bytes are ignored.
 //! 4. So are objects whose keys have an empty segment (`a//b`), `.` or `..`, or a control character: they cannot be read.
+//!    So are keys that the settings leave out by patterns.
 //!    Objects in an archived storage class are ignored where [`ArchivedObjects::Skip`] says so.
 //! 5. Objects whose name ends in no known extension are ignored beside data files that have one. Where no object has
 //!    one, all of them are data, and the first bytes tell the format.
 //! 6. What remains is data. All of it has one format and compression, and the same partition columns in the same order
 //!    (the `key=value` segments of its folder); anything else is an error that names two files.
+//!    Where a template names the folders, it tells the columns, and a file elsewhere is an error.
 //! 7. Any other folder between the table and a data file is an error that names it, unless subfolders belong to the
 //!    table by [`Subfolders::Recurse`].
 
 use std::collections::BTreeSet;
 use std::fmt;
 
+use glob::{MatchOptions, Pattern};
+
 use super::partition;
 use crate::error::quoted;
-use crate::format::FileType;
+use crate::format::{FileType, Format};
 use crate::location::is_readable;
-use crate::settings::{ArchivedObjects, Subfolders};
+use crate::settings::{ArchivedObjects, Subfolders, template_column};
 
 /// A listed object: its key relative to the table's folder, its size in bytes, and whether it lies in an archive.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +38,56 @@ pub(crate) struct Listed<'a> {
 }
 
 /// What the settings say of layouts.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
     pub(crate) subfolders: Subfolders,
     pub(crate) archived_objects: ArchivedObjects,
+    /// The format of all data files, where it is declared.
+    pub(crate) format: Option<Format>,
+    /// The segments of a template for folders.
+    pub(crate) template: Option<Vec<String>>,
+    /// Patterns of keys that belong to the table; none for all.
+    pub(crate) include: Vec<Pattern>,
+    pub(crate) exclude: Vec<Pattern>,
+}
+
+impl Rules {
+    /// Whether the settings leave a key out.
+    fn excludes(&self, key: &str) -> bool {
+        const OPTIONS: MatchOptions =
+            MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+        let matches = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches_with(key, OPTIONS));
+        (!self.include.is_empty() && !matches(&self.include)) || matches(&self.exclude)
+    }
+
+    /// The type of a file by the settings or its name.
+    pub(super) fn file_type(&self, key: &str) -> Option<FileType> {
+        let name = key.rsplit('/').next().unwrap_or(key);
+        match self.format {
+            Some(format) => Some(FileType::declared(format, name)),
+            None => FileType::from_name(name).map(|(file_type, _)| file_type),
+        }
+    }
+
+    /// The partition columns and values of a file; `None` where its folder does not fit the template.
+    fn partitions(&self, key: &str) -> Option<(Vec<String>, Vec<Option<String>>)> {
+        match &self.template {
+            None => Some(partition::parse_folder(folder(key))),
+            Some(template) => {
+                let segments: Vec<&str> = key.split('/').collect();
+                // The last segment is the file's name.
+                if segments.len() != template.len() + 1 {
+                    return None;
+                }
+                let pairs = template.iter().zip(segments);
+                let fits = pairs.clone().all(|(wanted, found)| template_column(wanted).is_some() || wanted == found);
+                let columns = pairs.filter_map(|(wanted, found)| {
+                    Some((template_column(wanted)?.to_owned(), partition::parse_value(found)))
+                });
+                fits.then(|| columns.unzip())
+            }
+        }
+    }
 }
 
 /// How the objects of a folder make up a table.
@@ -68,6 +118,7 @@ pub(crate) enum LayoutError {
     Namespace { folders: Vec<String> },
     Subfolder { key: String },
     MixedTypes { first: (String, FileType), second: (String, FileType) },
+    Template { key: String, template: String },
     RepeatedPartition { key: String, column: String },
     MixedPartitions { first: (String, Vec<String>), second: (String, Vec<String>) },
 }
@@ -78,6 +129,7 @@ pub(crate) enum Ignored {
     Hidden,
     Marker,
     Empty,
+    Excluded,
     Archived,
     UnreadableKey,
     UnknownExtension,
@@ -89,6 +141,7 @@ impl fmt::Display for Ignored {
             Self::Hidden => "hidden, since a part of its name starts with _ or .",
             Self::Marker => "a marker or checksum, not data",
             Self::Empty => "empty, 0 bytes",
+            Self::Excluded => "left out by include or exclude of the settings",
             Self::Archived => "in an archived storage class, which the settings skip",
             Self::UnreadableKey => {
                 "its key has an empty segment, . or .., or a control character, which cannot be read"
@@ -100,9 +153,15 @@ impl fmt::Display for Ignored {
 
 impl Listed<'_> {
     /// Why it is not data, whatever lies beside it.
-    pub(super) fn ignored(&self, rules: Rules) -> Option<Ignored> {
+    pub(super) fn ignored(&self, rules: &Rules) -> Option<Ignored> {
         let is_skipped = self.is_archived && rules.archived_objects == ArchivedObjects::Skip;
-        ignored(self.key, self.size).or_else(|| is_skipped.then_some(Ignored::Archived))
+        match ignored(self.key, self.size) {
+            None | Some(Ignored::UnknownExtension) if rules.excludes(self.key) => Some(Ignored::Excluded),
+            None | Some(Ignored::UnknownExtension) if is_skipped => Some(Ignored::Archived),
+            // What is declared tells the format.
+            Some(Ignored::UnknownExtension) if rules.format.is_some() => None,
+            reason => reason,
+        }
     }
 }
 
@@ -164,7 +223,7 @@ pub(crate) fn lake_format_of_child(folder: &str) -> Option<&'static str> {
 }
 
 /// Lays out the objects below a table's folder. The result does not depend on their order.
-pub(crate) fn lay_out(objects: &[Listed<'_>], rules: Rules) -> Result<Layout, LayoutError> {
+pub(crate) fn lay_out(objects: &[Listed<'_>], rules: &Rules) -> Result<Layout, LayoutError> {
     if objects.is_empty() {
         return Err(LayoutError::Empty);
     }
@@ -191,11 +250,15 @@ pub(crate) fn lay_out(objects: &[Listed<'_>], rules: Rules) -> Result<Layout, La
         });
     };
 
-    if rules.subfolders == Subfolders::Reject {
+    if rules.subfolders == Subfolders::Reject && rules.template.is_none() {
         check_subfolders(data.iter().map(|index| objects[*index].key))?;
     }
-    let file_type = file_type(objects[first].key);
-    let (partition_columns, _) = partition::parse_folder(folder(objects[first].key));
+    let file_type = rules.file_type(objects[first].key);
+    let partitions = |key: &str| {
+        let template = || rules.template.as_ref().map(|segments| segments.join("/")).unwrap_or_default();
+        rules.partitions(key).ok_or_else(|| LayoutError::Template { key: key.to_owned(), template: template() })
+    };
+    let (partition_columns, _) = partitions(objects[first].key)?;
     let repeated = |(index, column): (usize, &String)| partition_columns[..index].contains(column);
     if let Some((_, column)) = partition_columns.iter().enumerate().find(|found| repeated(*found)) {
         return Err(LayoutError::RepeatedPartition { key: objects[first].key.to_owned(), column: column.clone() });
@@ -203,13 +266,13 @@ pub(crate) fn lay_out(objects: &[Listed<'_>], rules: Rules) -> Result<Layout, La
     let mut files = Vec::with_capacity(data.len());
     for index in data {
         let key = objects[index].key;
-        if let (Some(expected), Some(found)) = (file_type, self::file_type(key))
+        if let (Some(expected), Some(found)) = (file_type, rules.file_type(key))
             && expected != found
         {
             let first = (objects[first].key.to_owned(), expected);
             return Err(LayoutError::MixedTypes { first, second: (key.to_owned(), found) });
         }
-        let (columns, partition_values) = partition::parse_folder(folder(key));
+        let (columns, partition_values) = partitions(key)?;
         if columns != partition_columns {
             let first = (objects[first].key.to_owned(), partition_columns);
             return Err(LayoutError::MixedPartitions { first, second: (key.to_owned(), columns) });
@@ -239,10 +302,6 @@ fn check_subfolders<'a>(keys: impl Iterator<Item = &'a str>) -> Result<(), Layou
         }
         Some(key) => Err(LayoutError::Subfolder { key: key.to_owned() }),
     }
-}
-
-fn file_type(key: &str) -> Option<FileType> {
-    FileType::from_name(key.rsplit('/').next().unwrap_or(key)).map(|(file_type, _)| file_type)
 }
 
 /// The folder part of a key, without the `/` at its end; empty for a key without one.
@@ -279,6 +338,9 @@ impl LayoutError {
                 "it mixes formats: \"{}\" is {}, \"{}\" is {}; keep one format in a folder, or name a file in full",
                 first.0, first.1, second.0, second.1
             ),
+            Self::Template { key, template } => format!(
+                "\"{key}\" does not lie in folders like {template}, as its template says; move it, or leave it out by exclude"
+            ),
             Self::RepeatedPartition { key, column } => format!(
                 "\"{key}\" lies in two folders of the partition column \"{column}\"; rename one of these folders"
             ),
@@ -309,7 +371,7 @@ mod tests {
                 Listed { key: key.trim_end_matches('0'), size, is_archived: false }
             })
             .collect();
-        let layout = lay_out(&objects, Rules { subfolders, ..Rules::default() })?;
+        let layout = lay_out(&objects, &Rules { subfolders, ..Rules::default() })?;
         let files = layout.files.iter().map(|file| objects[file.index].key.to_owned()).collect();
         Ok((layout.partition_columns, files))
     }

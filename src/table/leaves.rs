@@ -80,6 +80,7 @@ impl Leaves {
         let is_regular = |leaf: &&str| leaf.split('/').count() == columns.len();
         // Where all files decide the schema, they are listed anyway.
         let is_whole = columns.is_empty()
+            || options.rules.template.is_some()
             || (options.schema.is_none()
                 && match options.schema_policy {
                     SchemaPolicy::All | SchemaPolicy::Strict | SchemaPolicy::Sample(_) | SchemaPolicy::Newest => true,
@@ -111,7 +112,7 @@ impl Leaves {
         let leaves = locations.into_iter().zip(values).map(leaf).collect::<Result<_>>()?;
         let leaves = Self {
             folder: folder.clone(),
-            rules: options.rules,
+            rules: options.rules.clone(),
             file_type,
             columns,
             first: objects[first.index].key.to_owned(),
@@ -194,7 +195,7 @@ impl Leaves {
         let relative = listed(&self.folder, of_leaves);
         let failed = |error: LayoutError| Err(not_a_table(&self.folder, &error));
         let mut files = Vec::new();
-        match layout::lay_out(&relative, self.rules) {
+        match layout::lay_out(&relative, &self.rules) {
             // Markers only.
             Err(LayoutError::Empty | LayoutError::OnlyIgnored { .. }) => {}
             // What no name tells is ignored beside files of the table.

@@ -22,6 +22,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
+use glob::Pattern;
 use object_store::path::Path;
 
 pub(crate) use self::head::SchemaCache;
@@ -100,6 +101,12 @@ impl TableOptions {
     fn with(mut self, table: &TableSettings) -> Self {
         self.rules.subfolders = table.subfolders.unwrap_or(self.rules.subfolders);
         self.rules.archived_objects = table.archived_objects.unwrap_or(self.rules.archived_objects);
+        self.rules.format = table.format;
+        self.rules.template = table.template.as_ref().map(|template| template.split('/').map(str::to_owned).collect());
+        // That they are patterns was checked with the settings.
+        let patterns = |texts: &[String]| texts.iter().filter_map(|text| Pattern::new(text).ok()).collect();
+        self.rules.include = patterns(&table.include);
+        self.rules.exclude = patterns(&table.exclude);
         self.schema_policy = table.schema_policy.unwrap_or(self.schema_policy);
         self.schema = table.schema.clone();
         self.csv = table.csv;
@@ -122,7 +129,30 @@ impl Opener {
     /// Those of a LIST. Where the objects do not make up a table, each of them says why.
     pub(crate) async fn survey(&self, folder: &S3Location) -> Result<Vec<Surveyed>> {
         let store = self.stores.bucket(folder.bucket())?;
-        snapshot::survey(&store, folder, self.options(folder).rules).await
+        snapshot::survey(&store, folder, &self.options(folder).rules).await
+    }
+
+    /// Other names of the children of a folder, with what they stand for; without a folder those of full paths.
+    pub(crate) fn aliases(&self, folder: Option<&S3Location>) -> BTreeMap<String, String> {
+        let mut aliases = BTreeMap::new();
+        for (key, table) in self.tables.iter().filter(|(_, table)| !table.aliases.is_empty()) {
+            let location = match (S3Location::is_location(key), &self.root) {
+                (true, _) => key.parse().ok(),
+                (false, Some(root)) => Some(root.join(key)),
+                (false, None) => None,
+            };
+            let stands_for = match (location, folder) {
+                (Some(location), Some(folder)) => folder
+                    .relative(&location)
+                    .filter(|child| !child.trim_end_matches('/').contains('/'))
+                    .map(str::to_owned),
+                (Some(_), None) => Some(key.clone()),
+                (None, _) => None,
+            };
+            aliases
+                .extend(stands_for.iter().flat_map(|to| table.aliases.iter().map(|alias| (alias.clone(), to.clone()))));
+        }
+        aliases
     }
 
     /// What the settings say of the table at a location: by its path below the root, the same without the extensions that
@@ -189,7 +219,7 @@ impl Opener {
         let store = self.stores.bucket(location.bucket())?;
         let options = self.options(location);
         let (mut snapshot, listed_at) = match object {
-            Some((object, listed_at)) => (Snapshot::of_object(location, &object)?, listed_at),
+            Some((object, listed_at)) => (Snapshot::of_object(location, &object, &options.rules)?, listed_at),
             None => {
                 let now = Instant::now();
                 (Snapshot::of_folder(&store, location, &options).await?, now)

@@ -20,7 +20,12 @@ const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 /// The `key=value` segments of a folder: names and values, each percent-decoded once. Other segments are passed over.
 pub(crate) fn parse_folder(folder: &str) -> (Vec<String>, Vec<Option<String>>) {
     let pairs = folder.split('/').filter_map(|segment| segment.split_once('='));
-    pairs.map(|(name, value)| (decode(name), Some(value).filter(|v| *v != HIVE_NULL).map(decode))).unzip()
+    pairs.map(|(name, value)| (decode(name), parse_value(value))).unzip()
+}
+
+/// A value as a folder spells it, percent-decoded once; `None` is NULL.
+pub(crate) fn parse_value(value: &str) -> Option<String> {
+    Some(value).filter(|value| *value != HIVE_NULL).map(decode)
 }
 
 /// Percent-decodes once; bytes that are not UTF-8 then leave the text as it is.

@@ -198,7 +198,9 @@ async fn infer_parquet(
     let file_schema = without(&merged.finish(is_complete), &partition_fields);
     for (index, footer) in looked_at.iter().zip(&read) {
         // Of an integer column that another file has made a float, only the values tell.
-        footer::check_fit(footer, &file_schema, store, &snapshot.files[*index].object)?;
+        let file = &snapshot.files[*index];
+        footer::check_fit(footer, &file_schema, store, &file.object)?;
+        footer::check_agreement(footer, &partition_fields, &file.partition_values, store, &file.object)?;
         snapshot.files[*index].statistics = Some(Arc::new(footer::statistics(footer, &file_schema)?));
     }
     Ok(file_schema)

@@ -49,13 +49,13 @@ impl SnapshotFile {
 
 impl Snapshot {
     /// A table of one object that a listing has shown. Costs nothing.
-    pub(crate) fn of_object(location: &S3Location, object: &ListedObject) -> Result<Self> {
+    pub(crate) fn of_object(location: &S3Location, object: &ListedObject, rules: &Rules) -> Result<Self> {
         if object.size == 0 {
             let reason = "it is empty, 0 bytes; write it again, or remove it".to_owned();
             return Err(Error::NotATable { location: location.to_string(), reason });
         }
         let name = location.key().rsplit('/').next().unwrap_or_default();
-        let file_type = FileType::from_name(name).map(|(file_type, _)| file_type);
+        let file_type = rules.file_type(name);
         let files: Vec<_> = SnapshotFile::new(object, Vec::new()).into_iter().collect();
         if files.is_empty() {
             let reason = format!("{}; copy it to another key", Ignored::UnreadableKey);
@@ -67,7 +67,7 @@ impl Snapshot {
     /// A table of all data files below a folder: one LIST for each 1,000 objects. Where these are more, and lie in regular
     /// partition folders with many in each, only the folders are listed, and the objects when they are wanted.
     pub(crate) async fn of_folder(store: &BucketStore, folder: &S3Location, options: &TableOptions) -> Result<Self> {
-        let rules = options.rules;
+        let rules = &options.rules;
         let mut objects = Vec::new();
         let mut pages = store.list_objects(folder);
         while let Some(page) = pages.next().await? {
@@ -133,7 +133,7 @@ impl Snapshot {
 }
 
 /// All objects below a folder, each with the rule by which it is not read.
-pub(super) async fn survey(store: &BucketStore, folder: &S3Location, rules: Rules) -> Result<Vec<Surveyed>> {
+pub(super) async fn survey(store: &BucketStore, folder: &S3Location, rules: &Rules) -> Result<Vec<Surveyed>> {
     let mut objects = Vec::new();
     let mut pages = store.list_objects(folder);
     while let Some(page) = pages.next().await? {

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array, Int8Array, Int32Array,
-    Int64Array, LargeListArray, ListArray, StringArray, StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array, Int8Array, Int16Array,
+    Int32Array, Int64Array, LargeListArray, ListArray, StringArray, StructArray, TimestampMicrosecondArray,
     TimestampMillisecondArray, TimestampSecondArray, UInt8Array,
 };
 use arrow::datatypes::{DataType, Field, Int8Type, Int32Type, Int64Type, Schema};
@@ -276,15 +276,9 @@ fn partitions() -> Objects {
             }
         }
     }
-    // The files say 1999 where the folders say 2023 and 2024.
-    for year in [2023, 2024] {
-        let columns: [(&str, ArrayRef); 3] = [
-            ("id", Arc::new(Int64Array::from(vec![year]))),
-            ("year", Arc::new(Int32Array::from(vec![1999]))),
-            ("name", Arc::new(StringArray::from(vec!["x"]))),
-        ];
-        let key = format!("both/year={year}/part-0.parquet");
-        objects.push((key, parquet(&RecordBatch::try_from_iter(columns).unwrap())));
+    for (year, month) in [(2023, "01"), (2024, "02")] {
+        let file = in_files(year.into(), year, &[&month[1..]]);
+        objects.push((format!("both/year={year}/month={month}/part-0.parquet"), file));
     }
     objects.extend(texts(&[
         ("days/day=2024-02-28/part-0.csv", "id\n1\n"),
@@ -428,6 +422,8 @@ async fn errors() -> Objects {
         ("one_bad/part-1.parquet".into(), whole.slice(..whole.len() - 10)),
         ("large_and_float/part-0.parquet".into(), parquet(&one("id", Arc::new(Int64Array::from(vec![(1 << 53) + 1]))))),
         ("large_and_float/part-1.parquet".into(), parquet(&one("id", Arc::new(Float64Array::from(vec![0.5]))))),
+        ("contradiction/year=2024/part-0.parquet".into(), in_files(1, 1999, &["1"])),
+        ("contradiction_range/month=04/part-0.parquet".into(), in_files(1, 2024, &["1", "3"])),
         ("types/part-0.parquet".into(), whole),
         ("types/part-1.parquet".into(), parquet(&one("id", text_id))),
     ]);
@@ -492,6 +488,17 @@ fn schemas() -> Objects {
     objects.push(("swapped_arrow/part-0.arrow".into(), arrow_file(&rows)));
     objects.push(("swapped_arrow/part-1.arrow".into(), arrow_file(&reversed(&rows))));
     under("schemas", objects)
+}
+
+/// A file with an id, and columns that may be those of its folders, too.
+fn in_files(id: i64, year: i32, months: &[&str]) -> Bytes {
+    let columns: [(&str, ArrayRef); 4] = [
+        ("id", Arc::new(Int64Array::from(vec![id; months.len()]))),
+        ("year", Arc::new(Int32Array::from(vec![year; months.len()]))),
+        ("month", Arc::new(months.iter().map(|month| month.parse::<i16>().ok()).collect::<Int16Array>())),
+        ("name", Arc::new(StringArray::from(vec!["x"; months.len()]))),
+    ];
+    parquet(&RecordBatch::try_from_iter(columns).unwrap())
 }
 
 /// A batch of one column.

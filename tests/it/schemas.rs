@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, Float64Array, Int32Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::prelude::SessionContext;
-use datafusion_s3::{CsvSettings, S3Connector, S3ConnectorBuilder, SchemaPolicy, TableSettings};
+use datafusion_s3::{CsvSettings, Format, S3Connector, S3ConnectorBuilder, SchemaPolicy, TableSettings};
 use datafusion_s3_testbed::Testbed;
 
 use crate::harness::{batch, connector, error, parquet, rows, session};
@@ -252,6 +252,87 @@ async fn text_is_read_as_it_is_declared_to_be_written() {
     assert!(message.contains("s3://testbed/shop/long.csv") && message.contains("line 3"), "{message}");
 }
 
+#[tokio::test]
+async fn settings_say_what_belongs_to_a_table() {
+    let testbed = Testbed::start().await.unwrap();
+    for key in
+        ["logs/2024/01/a.csv", "logs/2024/02/a.csv", "logs/2025/01/a.csv", "logs/2025/01/b.tmp", "logs/old/x.csv"]
+    {
+        put(&testbed, key, &format!("key\n{key}\n")).await;
+    }
+    put(&testbed, "raw/part-0", "1|x\n").await;
+    put(&testbed, "raw/part-1.gz.bak", "2|y\n").await;
+    put(&testbed, "list.txt", "1\n2\n").await;
+    let (ctx, s3) = shop(&testbed, |builder| {
+        builder
+            .with_table(
+                "logs",
+                TableSettings::default().with_template("{year}/{month}").with_exclude("old/**").with_alias("journal"),
+            )
+            .with_table(
+                "raw",
+                TableSettings::default()
+                    .with_format(Format::Csv)
+                    .with_csv(CsvSettings::default().with_header(false).with_delimiter(b'|'))
+                    .with_schema(declared(&[("id", DataType::Int64), ("name", DataType::Utf8)]))
+                    .with_exclude("*.bak"),
+            )
+            .with_table(
+                "list.txt",
+                TableSettings::default()
+                    .with_format(Format::Csv)
+                    .with_csv(CsvSettings::default().with_header(false))
+                    .with_alias("numbers"),
+            )
+    })
+    .await;
+    assert_eq!(s3.table_names().await.unwrap(), ["journal", "logs", "numbers", "raw"]);
+    let all = "SELECT key, year, month FROM s3.journal ORDER BY key";
+    let expected = ["logs/2024/01/a.csv|2024|01", "logs/2024/02/a.csv|2024|02", "logs/2025/01/a.csv|2025|01"];
+    assert_eq!(rows(&ctx, all).await, expected);
+    assert_eq!(rows(&ctx, "SELECT key FROM s3.logs WHERE year = 2024 AND month = 2").await, ["logs/2024/02/a.csv"]);
+    assert_eq!(rows(&ctx, "SELECT * FROM s3.raw").await, ["1|x"]);
+    assert_eq!(rows(&ctx, "SELECT sum(column_1) FROM s3.numbers").await, ["3"]);
+    let ignored =
+        "SELECT key, reason FROM s3_information.objects WHERE table_name = 'logs' AND status = 'ignored' ORDER BY key";
+    assert_eq!(
+        rows(&ctx, ignored).await,
+        [
+            "shop/logs/2025/01/b.tmp|its name ends in no known extension",
+            "shop/logs/old/x.csv|left out by include or exclude of the settings"
+        ]
+    );
+    // Without a pattern, what lies elsewhere is an error; with one, only what it names is there.
+    for (settings, outcome) in [
+        (
+            TableSettings::default().with_template("{year}/{month}"),
+            Err("\"old/x.csv\" does not lie in folders like {year}/{month}"),
+        ),
+        (TableSettings::default().with_template("2024/{month}").with_include("2024/**"), Ok(2)),
+        (TableSettings::default().with_template("{y}/01").with_include("*/01/*"), Ok(2)),
+        (TableSettings::default().with_template("{y}/01"), Err("does not lie in folders like {y}/01")),
+        (TableSettings::default().with_include("nothing/*"), Err("all of its 5 objects are ignored")),
+    ] {
+        let (ctx, _s3) = shop(&testbed, |builder| builder.with_table("logs/", settings.clone())).await;
+        match outcome {
+            Ok(count) => {
+                assert_eq!(rows(&ctx, "SELECT count(*) FROM s3.logs").await, [format!("{count}")], "{settings:?}")
+            }
+            Err(part) => {
+                let message = error(&ctx, "SELECT * FROM s3.logs").await;
+                assert!(message.contains(part), "{message}");
+            }
+        }
+    }
+    // Without a root, an alias stands for a full path.
+    let path = "s3://testbed/shop/logs/2024/01/";
+    let s3 = connector(&testbed).with_table(path, TableSettings::default().with_alias("january")).build().unwrap();
+    let ctx = session();
+    s3.register(&ctx, "s3").await.unwrap();
+    assert_eq!(rows(&ctx, "SELECT key FROM s3.january").await, ["logs/2024/01/a.csv"]);
+    assert_eq!(s3.table_names().await.unwrap(), ["january"]);
+}
+
 #[test]
 fn settings_of_tables_are_checked() {
     let schema = |columns: &[(&str, DataType)]| TableSettings::default().with_schema(declared(columns));
@@ -264,6 +345,12 @@ fn settings_of_tables_are_checked() {
         ("t", csv(text().with_delimiter(b'\n')), &["csv", "line end"]),
         ("t", TableSettings::default().with_schema_policy(SchemaPolicy::Sample(0)), &["schema_policy", "sample"]),
         ("s3://", TableSettings::default(), &["s3://", "bucket"]),
+        ("t", TableSettings::default().with_include("[a"), &["include", "[a"]),
+        ("t", TableSettings::default().with_template("year/month"), &["template", "{year}/{month}"]),
+        ("t", TableSettings::default().with_template("{a}/x{b}"), &["template", "x{b}"]),
+        ("t", TableSettings::default().with_template("{a}/{a}"), &["template", "twice"]),
+        ("t", TableSettings::default().with_alias("s3://b"), &["aliases", "a name"]),
+        ("t", TableSettings::default().with_alias("x").with_alias("x"), &["aliases", "\"x\" stands for"]),
     ] {
         let built = S3Connector::builder().with_environment(false).with_table(key, settings).build();
         let message = built.unwrap_err().to_string();
