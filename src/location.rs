@@ -131,6 +131,8 @@ pub(crate) fn redact(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -179,5 +181,20 @@ mod tests {
         assert_eq!(relative("s3://b/data/", "s3://c/data/x"), None);
         assert_eq!(relative("s3://b/data", "s3://b/data2"), None);
         assert_eq!(relative("s3://b/p=1/", "s3://b/p=10/x"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_leaves_the_root(root in "[a-z]{1,3}(/[a-z.]{0,3}){0,3}", name in "(\\PC|[./%]){0,12}") {
+            let root = S3Location::new("bucket", root).to_folder();
+            let child = root.join(&name);
+            prop_assert_eq!(root.relative(&child), Some(name.as_str()));
+            prop_assert!(child.key().starts_with(root.key()));
+            // What is parsed is what was said, and confined as such.
+            if let Ok(parsed) = format!("s3://bucket/{name}").parse::<S3Location>() {
+                prop_assert_eq!(parsed.key(), name.as_str());
+                prop_assert_eq!(root.relative(&parsed).is_some(), name.starts_with(root.key()));
+            }
+        }
     }
 }

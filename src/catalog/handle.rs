@@ -16,6 +16,8 @@ use tokio::sync::OnceCell;
 
 use super::report::InformationSchema;
 use super::schema::S3SchemaProvider;
+use crate::location::S3Location;
+use crate::table::metadata::{MetadataTable, SUFFIX};
 
 /// What one lookup in a catalog got.
 #[derive(Debug)]
@@ -29,6 +31,13 @@ pub(super) struct SchemaHandle {
 impl SchemaHandle {
     pub(super) fn new(tables: Arc<S3SchemaProvider>) -> Self {
         Self { tables, is_walked: AtomicBool::new(false), opened: OnceCell::new() }
+    }
+
+    /// The name of the table that a name wants with metadata columns. What lies under the whole name comes first, if a
+    /// listing has shown it.
+    fn with_metadata<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let is_free = S3Location::is_location(name) || !self.tables.has(name);
+        name.strip_suffix(SUFFIX).filter(|table| is_free && !table.is_empty())
     }
 }
 
@@ -45,6 +54,9 @@ impl SchemaProvider for SchemaHandle {
             self.opened.get_or_init(|| async { drop(self.tables.open_all(self.tables.shown()).await) }).await;
             return Ok(self.tables.open(name).await.ok().map(|table| table as Arc<dyn TableProvider>));
         }
+        if let Some(name) = self.with_metadata(name) {
+            return Ok(Some(Arc::new(MetadataTable::new(self.tables.open(name).await?))));
+        }
         Ok(Some(self.tables.open(name).await? as Arc<dyn TableProvider>))
     }
 
@@ -54,7 +66,7 @@ impl SchemaProvider for SchemaHandle {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.tables.has(name)
+        self.tables.has(self.with_metadata(name).unwrap_or(name))
     }
 }
 

@@ -118,13 +118,14 @@ pub(crate) struct ScanFile<'a> {
     pub(crate) shape: Option<&'a FileShape>,
 }
 
-/// Plans the read of these files. Nothing is requested.
+/// Plans the read of these files, with the table's schema or that with metadata columns. Nothing is requested.
 ///
 /// DataFusion reads CSV and Arrow IPC by the position of columns, and a source reads all of its files alike. So files that
 /// differ in that are read by sources of their own, whose rows then get the table's columns by name.
 pub(crate) fn scan(
     state: &dyn Session,
     table: &ScanTable,
+    schema: &TableSchema,
     files: &[ScanFile<'_>],
     projection: Option<&Vec<usize>>,
     filters: &[Expr],
@@ -132,7 +133,7 @@ pub(crate) fn scan(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let mut alike: Vec<(ReadAs, Vec<&ScanFile<'_>>)> = Vec::new();
     for file in files {
-        let read_as = ReadAs::new(&table.schema, file.shape);
+        let read_as = ReadAs::new(schema, file.shape);
         match alike.iter_mut().find(|(known, _)| *known == read_as) {
             Some((_, files)) => files.push(file),
             None => alike.push((read_as, vec![file])),
@@ -140,12 +141,12 @@ pub(crate) fn scan(
     }
     let plan = |(read_as, files): (ReadAs, Vec<&ScanFile<'_>>)| {
         let Some(columns) = &read_as.columns else {
-            return scan_alike(state, table, read_as.source, &table.schema, &files, projection, filters, limit);
+            return scan_alike(state, table, read_as.source, schema, &files, projection, filters, limit);
         };
         let of_files = TableSchema::builder(Arc::clone(columns))
-            .with_table_partition_cols(table.schema.table_partition_cols().clone())
+            .with_table_partition_cols(schema.table_partition_cols().clone())
             .build();
-        let wanted = shape::wanted(&table.schema, &of_files, projection);
+        let wanted = shape::wanted(schema, &of_files, projection);
         let plan =
             scan_alike(state, table, read_as.source, &of_files, &files, Some(&wanted.indices()), filters, limit)?;
         wanted.in_table(plan)

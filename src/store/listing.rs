@@ -196,6 +196,8 @@ impl Fields {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::location;
 
@@ -262,6 +264,30 @@ mod tests {
         }
         for broken in ["<Contents><Size>1</Size></Contents>", "<Contents><Key>a</Key></Contents>", "&nbsp;"] {
             assert!(matches!(page(broken), Err(ListingError::Malformed(_))), "{broken}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_is_read_as_it_was_written(key in "[^\u{0}]{1,20}") {
+            // As S3 writes it: control characters as references.
+            let written: String = key
+                .chars()
+                .map(|character| match character {
+                    '&' | '<' | '>' => format!("&#{};", u32::from(character)),
+                    character if character.is_control() => format!("&#x{:x};", u32::from(character)),
+                    character => character.to_string(),
+                })
+                .collect();
+            let object = page(&contents(&written)).unwrap().objects.pop().unwrap();
+            prop_assert_eq!(&object.key, &key);
+            prop_assert_eq!(object.meta().is_some(), location::is_readable(&key));
+        }
+
+        #[test]
+        fn any_answer_is_a_page_or_an_error(answer in any::<Vec<u8>>(), body in "(<(/)?(Contents|Key|Size|IsTruncated)/?>|[0-9a-z&;#<]){0,20}") {
+            parse(&answer).ok();
+            page(&body).ok();
         }
     }
 }

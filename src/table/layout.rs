@@ -361,6 +361,8 @@ fn columns(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn lay_out_keys(keys: &[&str], subfolders: Subfolders) -> Result<(Vec<String>, Vec<String>), LayoutError> {
@@ -438,5 +440,49 @@ mod tests {
         let (columns, files) = lay_out_keys(&["a/x.csv", "b/c/x.csv", "x.csv"], Subfolders::Recurse).unwrap();
         assert!(columns.is_empty());
         assert_eq!(files, ["a/x.csv", "b/c/x.csv", "x.csv"]);
+    }
+
+    /// Keys as they lie in buckets, and as nobody would write them.
+    fn keys() -> impl Strategy<Value = Vec<(String, u64)>> {
+        let segment = prop_oneof![
+            4 => "(y|m)=(1|01|2024|a%2Fb|__HIVE_DEFAULT_PARTITION__)",
+            3 => "(a|b|part-0)\\.(csv|parquet|csv\\.gz|txt|json)",
+            2 => "(_SUCCESS|_temporary|\\.hidden|_delta_log|x_\\$folder\\$|metadata|a\\.crc|\\.\\.|\\.|)",
+            1 => any::<String>(),
+        ];
+        let key = prop::collection::vec(segment, 1..4).prop_map(|segments| segments.join("/"));
+        // A key is there once.
+        prop::collection::btree_map(key, 0_u64..3, 0..8).prop_map(|keys| keys.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn layouts_do_not_depend_on_the_order_of_a_listing(keys in keys(), seed in any::<u64>(), recurse in any::<bool>()) {
+            let rules = Rules {
+                subfolders: if recurse { Subfolders::Recurse } else { Subfolders::Reject },
+                ..Rules::default()
+            };
+            let laid_out = |keys: &[(String, u64)]| {
+                let listed: Vec<Listed<'_>> =
+                    keys.iter().map(|(key, size)| Listed { key, size: *size, is_archived: false }).collect();
+                lay_out(&listed, &rules).map(|layout| {
+                    let files = layout.files.into_iter().map(|file| (keys[file.index].clone(), file.partition_values));
+                    (layout.file_type, layout.partition_columns, files.collect::<Vec<_>>())
+                })
+            };
+            let mut shuffled = keys.clone();
+            shuffled.sort_by_key(|(key, size)| {
+                std::hash::BuildHasher::hash_one(&std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default(), (seed, key, size))
+            });
+            let expected = laid_out(&keys);
+            prop_assert_eq!(&laid_out(&shuffled), &expected);
+            // Each object is read or ignored by a rule, and what is read is nothing that cannot be.
+            if let Ok((_, columns, files)) = expected {
+                for ((key, size), values) in files {
+                    prop_assert!(size > 0 && is_readable(&key) && !key.split('/').any(is_hidden), "{:?}", key);
+                    prop_assert_eq!(values.len(), columns.len());
+                }
+            }
+        }
     }
 }

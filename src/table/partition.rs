@@ -132,6 +132,8 @@ pub(crate) fn prune<'a>(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -179,5 +181,45 @@ mod tests {
         assert!(to_scalar(None, &DataType::Int64).unwrap().is_null());
         assert_eq!(to_scalar(Some("01"), &DataType::Int8), Some(ScalarValue::Int8(Some(1))), "declared");
         assert_eq!(to_scalar(Some("x"), &DataType::Int8), None);
+    }
+
+    /// As a folder spells it.
+    fn rendered(value: &ScalarValue) -> String {
+        match value {
+            ScalarValue::Date32(Some(days)) => Date32Type::to_naive_date_opt(*days).unwrap().to_string(),
+            ScalarValue::TimestampMicrosecond(Some(micros), None) => {
+                chrono::DateTime::from_timestamp_micros(*micros).unwrap().naive_utc().to_string()
+            }
+            value => value.to_string(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_that_is_typed_and_rendered_is_itself(
+            values in prop::collection::vec(
+                prop_oneof![
+                    "[-+]?[0-9]{1,20}",
+                    "[0-9]{4}-[0-9]{2}-[0-9]{2}",
+                    "[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?",
+                    "(true|false|True|1)",
+                    any::<String>(),
+                ],
+                1..3,
+            )
+        ) {
+            let data_type = infer_type(values.iter().map(|value| Some(value.as_str())));
+            for value in &values {
+                let typed = to_scalar(Some(value), &data_type).unwrap();
+                prop_assert_eq!(typed.data_type(), data_type.clone());
+                prop_assert_eq!(&rendered(&typed), value);
+            }
+        }
+
+        #[test]
+        fn folders_are_parsed_whatever_they_are(folder in any::<String>()) {
+            let (names, values) = parse_folder(&folder);
+            prop_assert_eq!(names.len(), values.len());
+        }
     }
 }

@@ -586,7 +586,7 @@ fn row_groups(rows: &RecordBatch, group: usize) -> Bytes {
     file.into()
 }
 
-async fn compressed(bytes: &Bytes, compression: CompressionTypeVariant) -> Bytes {
+pub(crate) async fn compressed(bytes: &Bytes, compression: CompressionTypeVariant) -> Bytes {
     let plain = stream::iter([Ok(bytes.clone())]).boxed();
     let compressing = FileCompressionType::from(compression).convert_to_compress_stream(plain).unwrap();
     let chunks: Vec<Bytes> = compressing.try_collect().await.unwrap();

@@ -1,10 +1,16 @@
 //! What lies in buckets: the cases of the table in `tests/README.md`, by their numbers.
 
-use datafusion::prelude::SessionContext;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::record_batch::RecordBatch;
+use datafusion::common::parsers::CompressionTypeVariant;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_s3::{ArchivedObjects, S3Connector, S3ConnectorBuilder};
 use datafusion_s3_testbed::Testbed;
 
-use crate::harness::{connector, error, registered, rows, session};
+use crate::fixtures::compressed;
+use crate::harness::{batch, connector, error, parquet, registered, rows, session};
 
 /// A bucket `lake` with these objects.
 async fn lake(objects: &[(&str, &str)]) -> Testbed {
@@ -93,6 +99,106 @@ async fn keys_that_cannot_be_read_leave_their_neighbours_alone() {
     lake.register_catalog(&ctx, "lake").await.unwrap();
     assert_eq!(rows(&ctx, "SELECT id FROM lake.shop.t").await, ["2"]);
     assert_eq!(lake.table_names().await.unwrap(), ["shop"]);
+}
+
+/// Rows 10 to 15: what jobs leave behind is no data.
+#[tokio::test]
+async fn markers_hidden_and_empty_objects_are_no_rows() {
+    let testbed = lake(&[
+        ("shop/t/", ""),
+        ("shop/t/a.csv", "id\n1\n"),
+        ("shop/t/b.csv", "id\n2\n"),
+        ("shop/t_$folder$", ""),
+        ("shop/t/_SUCCESS", ""),
+        ("shop/t/.a.csv.crc", "crc"),
+        ("shop/t/_committed_1", "{}"),
+        ("shop/t/_started_1", "{}"),
+        ("shop/t/_temporary/0/c.csv", "id\n9\n"),
+        ("shop/t/_hidden.csv", "id\n9\n"),
+        ("shop/t/.hidden.csv", "id\n9\n"),
+        ("shop/t/_metadata", "PAR1"),
+        ("shop/t/_common_metadata", "PAR1"),
+        ("shop/t/empty.csv", ""),
+        ("shop/delta/_delta_log/0.json", "{}"),
+        ("shop/delta/a.csv", "id\n9\n"),
+        ("shop/ice/metadata/v1.metadata.json", "{}"),
+        ("shop/ice/data/a.csv", "id\n9\n"),
+        ("shop/hudi/.hoodie/hoodie.properties", "x"),
+        ("shop/hudi/a.csv", "id\n9\n"),
+    ])
+    .await;
+    let (ctx, _s3) = registered(&testbed, "s3://lake/shop").await;
+    assert_eq!(rows(&ctx, "SELECT id FROM s3.t ORDER BY id").await, ["1", "2"]);
+    assert_eq!(rows(&ctx, "SELECT id FROM s3.\"s3://lake/shop/t/_hidden.csv\"").await, ["9"], "named in full");
+    for (table, format) in [("delta", "Delta Lake"), ("ice", "Iceberg"), ("hudi", "Hudi")] {
+        let message = error(&ctx, &format!("SELECT * FROM s3.{table}")).await;
+        assert!(message.contains(&format!("it is a table of {format}")), "{message}");
+    }
+    let counted =
+        "SELECT status, count(*) FROM s3_information.objects WHERE table_name = 't' GROUP BY status ORDER BY 1";
+    assert_eq!(rows(&ctx, counted).await, ["ignored|11", "used|2"], "none is dropped in silence");
+}
+
+/// Row 16: a Parquet file that is cut off anywhere is an error with its key.
+#[tokio::test]
+async fn truncated_parquet_files() {
+    let testbed = lake(&[]).await;
+    let file = parquet(&batch(1, 3));
+    for length in (1..file.len()).step_by(7) {
+        testbed.put("lake", &format!("cut/{length:05}.parquet"), file.slice(..length)).await.unwrap();
+    }
+    let (ctx, s3) = registered(&testbed, "s3://lake/cut").await;
+    for table in s3.table_names().await.unwrap() {
+        let message = error(&ctx, &format!("SELECT * FROM s3.\"{table}\"")).await;
+        assert!(message.contains(&format!("s3://lake/cut/{table}.parquet cannot be read as Parquet")), "{message}");
+    }
+}
+
+/// Row 17: a footer that exceeds the first read costs one more.
+#[tokio::test]
+async fn a_large_footer_costs_one_more_read() {
+    let testbed = lake(&[]).await;
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let columns = (0..6_000).map(|index| (format!("column_{index}_with_a_long_name"), Arc::clone(&column)));
+    let file = parquet(&RecordBatch::try_from_iter(columns).unwrap());
+    assert!(file.len() > 1024 * 1024, "not read whole: {}", file.len());
+    testbed.put("lake", "shop/wide.parquet", file).await.unwrap();
+    let (ctx, _s3) = registered(&testbed, "s3://lake/shop").await;
+    testbed.reset_log();
+    assert_eq!(rows(&ctx, "SELECT column_5999_with_a_long_name FROM s3.wide").await, ["7"]);
+    let counts = testbed.counts();
+    assert_eq!((counts.get, counts.requests()), (3, 3), "the end, the rest of the footer, the column");
+}
+
+/// Rows 21 to 25: the edges of text.
+#[tokio::test]
+async fn text_has_all_of_its_rows() {
+    let quoted: String = (0..40_000).map(|id| format!("{id},\"line one\nline, \"\"two\"\" of {id}\"\n")).collect();
+    let lines: String = (0..60_000).map(|id| format!("{id},x{id}\r\n")).collect();
+    let testbed = lake(&[
+        ("shop/bom.csv", "\u{feff}id,name\n1,x\n"),
+        ("shop/quoted.csv", &format!("id,name\n{quoted}")),
+        ("shop/crlf.csv", &format!("id,name\r\n{lines}")),
+        ("shop/ragged.csv", "id,name\n1,x\n2\n"),
+    ])
+    .await;
+    let mut members = Vec::new();
+    for text in ["id\n1\n", "2\n", "3\n"] {
+        members.extend(compressed(&text.into(), CompressionTypeVariant::GZIP).await);
+    }
+    testbed.put("lake", "shop/members.csv.gz", members).await.unwrap();
+    // Small batches, so that records lie across the edges of reads.
+    let config = SessionConfig::new().with_target_partitions(8).with_batch_size(1000);
+    let ctx = SessionContext::new_with_config(config);
+    let s3 = connector(&testbed).with_root("s3://lake/shop").build().unwrap();
+    s3.register(&ctx, "s3").await.unwrap();
+    assert_eq!(rows(&ctx, "SELECT id, name FROM s3.bom").await, ["1|x"]);
+    let sums = "SELECT count(*), sum(id), count(DISTINCT name), min(character_length(name)) FROM s3";
+    assert_eq!(rows(&ctx, &format!("{sums}.quoted")).await, ["40000|799980000|40000|25"]);
+    assert_eq!(rows(&ctx, &format!("{sums}.crlf")).await, ["60000|1799970000|60000|2"]);
+    assert_eq!(rows(&ctx, "SELECT count(*), sum(id) FROM s3.members").await, ["3|6"]);
+    let message = error(&ctx, "SELECT * FROM s3.ragged").await;
+    assert!(message.contains("s3://lake/shop/ragged.csv") && message.contains("line 3"), "{message}");
 }
 
 /// Row 28: what lies in an archive is known from the listing.
