@@ -66,7 +66,10 @@ impl S3Connector {
     }
 
     /// Puts the tables into `schema` of the session's default catalog, so that `schema.table` names them in SQL, and what was
-    /// found and why into `schema_information`: the tables `tables`, `details` (which opens each) and `objects` (which lists).
+    /// found and why into `<schema>_information`: the tables `tables`, `details` (which opens each) and `objects` (which lists).
+    /// `<table>$metadata` is a table with columns that tell where each row comes from.
+    ///
+    /// The session gets a default catalog that has these schemas and leaves all others to the one that was there.
     ///
     /// Costs one LIST for each 1,000 children of the root, and nothing without a root or where the connector has listed
     /// within [`ConnectorSettings::listing_ttl`]. A schema of that name that is there already is replaced.

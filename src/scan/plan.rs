@@ -41,6 +41,8 @@ pub(crate) struct ScanTable {
     pub(crate) file_type: FileType,
     /// Whether the schema was inferred from all files, so that each of them fits it.
     pub(crate) is_complete: bool,
+    /// Texts that stand for NULL in delimited text, beside the empty one.
+    pub(crate) nulls: Vec<String>,
     pub(crate) in_flight: InFlight,
     /// Statistics of files that opening the table did not look at, from footers that scans have read since.
     pub(crate) statistics: ByteCache<Path, Arc<Statistics>>,
@@ -133,7 +135,7 @@ pub(crate) fn scan(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let mut alike: Vec<(ReadAs, Vec<&ScanFile<'_>>)> = Vec::new();
     for file in files {
-        let read_as = ReadAs::new(schema, file.shape);
+        let read_as = ReadAs::new(schema, file.shape, !table.nulls.is_empty());
         match alike.iter_mut().find(|(known, _)| *known == read_as) {
             Some((_, files)) => files.push(file),
             None => alike.push((read_as, vec![file])),
@@ -149,7 +151,8 @@ pub(crate) fn scan(
         let wanted = shape::wanted(schema, &of_files, projection);
         let plan =
             scan_alike(state, table, read_as.source, &of_files, &files, Some(&wanted.indices()), filters, limit)?;
-        wanted.in_table(plan)
+        let is_text = matches!(read_as.source, ScanSource::Delimited(_));
+        wanted.in_table(plan, if is_text { &table.nulls } else { &[] })
     };
     let mut plans: Vec<Arc<dyn ExecutionPlan>> = alike.into_iter().map(plan).collect::<Result<_>>()?;
     match plans.len() {

@@ -7,7 +7,7 @@ use datafusion::common::ScalarValue;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_expr::expressions::{CastExpr, Column, Literal, case, in_list, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 
@@ -22,16 +22,21 @@ pub(super) struct ReadAs {
 }
 
 impl ReadAs {
-    pub(super) fn new(table: &TableSchema, shape: Option<&FileShape>) -> Self {
+    /// `has_nulls` says that text has spellings of NULL that sources do not know: then it is read as text.
+    pub(super) fn new(table: &TableSchema, shape: Option<&FileShape>, has_nulls: bool) -> Self {
         let Some(FileShape { source, columns }) = shape else {
             return Self { source: ScanSource::Parquet, columns: None };
         };
         let columns = match source {
+            ScanSource::Delimited(_) if has_nulls => Some(text_columns(&Schema::empty(), columns)),
             ScanSource::Delimited(_) => Some(text_columns(table.file_schema(), columns)),
             ScanSource::Arrow => Some(columns.clone()),
             ScanSource::Parquet | ScanSource::Json { .. } | ScanSource::Avro => None,
         };
-        let is_other = |columns: &Fields| !is_alike(columns, table.file_schema().fields());
+        let is_other = |columns: &Fields| {
+            let is_text = has_nulls && matches!(source, ScanSource::Delimited(_));
+            is_text || !is_alike(columns, table.file_schema().fields())
+        };
         let columns = columns.filter(is_other).map(|columns| beside(&columns, table.table_partition_cols()));
         Self { source: *source, columns }
     }
@@ -63,6 +68,8 @@ fn beside(columns: &Fields, partition_columns: &Fields) -> SchemaRef {
 pub(super) struct Wanted {
     /// Each with its place among the columns of the files, where it is there.
     columns: Vec<(Arc<Field>, Option<usize>)>,
+    /// How many columns come from the files; those of folders are after them.
+    in_files: usize,
 }
 
 /// What a projection of the table's columns wants of such files.
@@ -77,7 +84,7 @@ pub(super) fn wanted(table: &TableSchema, of_files: &TableSchema, projection: Op
         Some(projection) => projection.iter().copied().filter(|index| *index < fields.len()).map(column).collect(),
         None => (0..fields.len()).map(column).collect(),
     };
-    Wanted { columns }
+    Wanted { columns, in_files: of_files.file_schema().fields().len() }
 }
 
 impl Wanted {
@@ -86,8 +93,8 @@ impl Wanted {
         self.columns.iter().filter_map(|(_, place)| *place).collect()
     }
 
-    /// Gives the rows of a scan of these places the table's columns: NULL where the files have none.
-    pub(super) fn in_table(&self, scan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    /// Gives the rows of a scan of these places the table's columns: NULL where the files have none, or one of these texts.
+    pub(super) fn in_table(&self, scan: Arc<dyn ExecutionPlan>, nulls: &[String]) -> Result<Arc<dyn ExecutionPlan>> {
         if self.columns.is_empty() {
             return Ok(scan);
         }
@@ -97,10 +104,14 @@ impl Wanted {
         for (field, place) in &self.columns {
             let expression: Arc<dyn PhysicalExpr> = match place {
                 None => Arc::new(Literal::new(ScalarValue::try_new_null(field.data_type())?)),
-                Some(_) => {
-                    let column = Arc::new(Column::new(found.field(next).name(), next));
+                Some(place) => {
+                    let of_file = found.field(next);
+                    let mut column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(of_file.name(), next));
+                    if !nulls.is_empty() && *place < self.in_files {
+                        column = null_where(column, nulls, &found)?;
+                    }
                     next += 1;
-                    if found.field(next - 1).data_type() == field.data_type() {
+                    if of_file.data_type() == field.data_type() {
                         column
                     } else {
                         Arc::new(CastExpr::new(column, field.data_type().clone(), None))
@@ -111,4 +122,11 @@ impl Wanted {
         }
         Ok(Arc::new(ProjectionExec::try_new(expressions, scan)?))
     }
+}
+
+/// The text of a column, but NULL where it is one of these.
+fn null_where(column: Arc<dyn PhysicalExpr>, texts: &[String], schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
+    let texts = texts.iter().map(|text| lit(text.as_str())).collect();
+    let is_null = in_list(Arc::clone(&column), texts, &false, schema)?;
+    case(None, vec![(is_null, Arc::new(Literal::new(ScalarValue::Utf8(None))))], Some(column))
 }

@@ -217,7 +217,7 @@ pub(super) fn check_policy(policy: SchemaPolicy) -> Result<()> {
 }
 
 /// How CSV and TSV files are written. They are UTF-8, with or without a byte order mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct CsvSettings {
     /// Whether the first record names the columns; it does unless set. Without a header, columns are taken by their
@@ -231,6 +231,8 @@ pub struct CsvSettings {
     pub escape: Option<u8>,
     /// At the start of lines that are passed over; none unless set.
     pub comment: Option<u8>,
+    /// Texts that stand for NULL, as `NA` or `\N`, quoted or not. The empty field always does.
+    pub nulls: Vec<String>,
     /// Whether a record with fewer fields than the header is filled up with NULL, and not an error.
     pub pad_short_rows: bool,
 }
@@ -268,6 +270,13 @@ impl CsvSettings {
     #[must_use]
     pub fn with_comment(mut self, comment: u8) -> Self {
         self.comment = Some(comment);
+        self
+    }
+
+    /// Adds a text to [`nulls`](Self::nulls).
+    #[must_use]
+    pub fn with_null(mut self, text: impl Into<String>) -> Self {
+        self.nulls.push(text.into());
         self
     }
 

@@ -13,6 +13,7 @@ use datafusion::arrow_avro::reader::ReaderBuilder as AvroReaderBuilder;
 use datafusion::common::parsers::CompressionTypeVariant;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use object_store::ObjectMeta;
+use regex::Regex;
 
 use crate::error::{Error, Result};
 use crate::format::{self, FileType, Format};
@@ -97,12 +98,12 @@ impl SchemaCache {
         store: &BucketStore,
         object: &ObjectMeta,
         file_type: FileType,
-        csv: CsvSettings,
+        csv: &CsvSettings,
         length: u64,
     ) -> Result<Arc<Told>> {
         let load =
             async { Ok(Arc::new(Head::read(store, object, file_type, length).await?.infer(file_type.format, csv)?)) };
-        self.0.get_or_load(&(ObjectVersion::new(store.bucket(), object), length, csv), load).await
+        self.0.get_or_load(&(ObjectVersion::new(store.bucket(), object), length, csv.clone()), load).await
     }
 
     pub(crate) fn usage(&self) -> CacheUse {
@@ -128,10 +129,10 @@ impl Head {
     }
 
     /// What the file's first records say, or the schema that it carries.
-    fn infer(&self, format: Format, csv: CsvSettings) -> Result<Told> {
+    fn infer(&self, format: Format, csv: &CsvSettings) -> Result<Told> {
         let inferred = match format {
-            Format::Csv => self.infer_delimited(delimited(csv, b',')),
-            Format::Tsv => self.infer_delimited(delimited(csv, b'\t')),
+            Format::Csv => self.infer_delimited(delimited(csv, b','), &csv.nulls),
+            Format::Tsv => self.infer_delimited(delimited(csv, b'\t'), &csv.nulls),
             Format::Json => self.infer_json(),
             Format::Arrow => self.infer_arrow(),
             Format::Avro | Format::Parquet => self.infer_avro(),
@@ -140,7 +141,7 @@ impl Head {
         Ok(Told { location: self.location.clone(), shape: FileShape { source, columns }, records })
     }
 
-    fn infer_delimited(&self, delimited: Delimited) -> Inferred {
+    fn infer_delimited(&self, delimited: Delimited, nulls: &[String]) -> Inferred {
         let text = if self.is_whole { &self.bytes[..] } else { complete_records(&self.bytes, &delimited) };
         if text.is_empty() && !self.is_whole {
             return Err(self.cut_off());
@@ -155,6 +156,11 @@ impl Head {
         }
         if let Some(comment) = delimited.comment {
             format = format.with_comment(comment);
+        }
+        if !nulls.is_empty() {
+            let texts: Vec<String> = nulls.iter().map(|text| regex::escape(text)).collect();
+            let regex = Regex::new(&format!("^(?:{})?$", texts.join("|")));
+            format = format.with_null_regex(regex.map_err(|error| ArrowError::ExternalError(Box::new(error)))?);
         }
         let (schema, records) = format.infer_schema(text, Some(RECORDS))?;
         let fields = schema.fields().iter().map(|field| {
@@ -238,7 +244,7 @@ impl Head {
 type Inferred = Result<(Fields, ScanSource, usize), ArrowError>;
 
 /// How text is written by the settings; `delimiter` is the format's own.
-fn delimited(csv: CsvSettings, delimiter: u8) -> Delimited {
+fn delimited(csv: &CsvSettings, delimiter: u8) -> Delimited {
     Delimited {
         has_header: csv.header.unwrap_or(true),
         delimiter: csv.delimiter.unwrap_or(delimiter),
@@ -386,10 +392,10 @@ mod tests {
             ("a,b\n1,\"x\"\"\ny\"\n2,\"z", false, "a Int64, b Utf8"),
             ("a\n2024-01-01T00:00:00\n", true, "a Timestamp(ns)"),
         ] {
-            let Told { shape, .. } = head(text, is_whole).infer(Format::Csv, CsvSettings::default()).unwrap();
+            let Told { shape, .. } = head(text, is_whole).infer(Format::Csv, &CsvSettings::default()).unwrap();
             assert_eq!(columns(&shape.columns), expected, "{text:?}");
         }
-        let tabs = head("a\tb\n1\t2024-01-01\n", true).infer(Format::Tsv, CsvSettings::default()).unwrap();
+        let tabs = head("a\tb\n1\t2024-01-01\n", true).infer(Format::Tsv, &CsvSettings::default()).unwrap();
         assert_eq!(columns(&tabs.shape.columns), "a Int64, b Date32");
     }
 
@@ -403,15 +409,15 @@ mod tests {
             ("{\"a\":1,\"b\":\"5\\\" pipe\"}\n{\"a\":2", false, "a Int64, b Utf8", true),
             ("[]", true, "", false),
         ] {
-            let Told { shape, .. } = head(text, is_whole).infer(Format::Json, CsvSettings::default()).unwrap();
+            let Told { shape, .. } = head(text, is_whole).infer(Format::Json, &CsvSettings::default()).unwrap();
             assert_eq!(columns(&shape.columns), expected, "{text}");
             assert_eq!(shape.source, ScanSource::Json { newline_delimited: lines });
         }
         for text in ["[{\"a\":\"cut", "{\"a\":\"cut"] {
-            let error = head(text, false).infer(Format::Json, CsvSettings::default()).unwrap_err().to_string();
+            let error = head(text, false).infer(Format::Json, &CsvSettings::default()).unwrap_err().to_string();
             assert!(error.contains("its first record is longer than"), "{error}");
         }
-        let error = head("{\"a\":", true).infer(Format::Json, CsvSettings::default()).unwrap_err().to_string();
+        let error = head("{\"a\":", true).infer(Format::Json, &CsvSettings::default()).unwrap_err().to_string();
         assert!(error.contains("s3://b/x cannot be read as JSON"), "{error}");
     }
 
@@ -430,11 +436,11 @@ mod tests {
             writer.write(&batch).unwrap();
             let bytes = Bytes::from(writer.into_inner().unwrap());
             let head = |bytes| Head { location: "s3://b/x".into(), bytes, is_whole: true };
-            let Told { shape, .. } = head(bytes.clone()).infer(Format::Arrow, CsvSettings::default()).unwrap();
+            let Told { shape, .. } = head(bytes.clone()).infer(Format::Arrow, &CsvSettings::default()).unwrap();
             assert_eq!(columns(&shape.columns), "a Int64", "{alignment}");
             for length in 0..80 {
                 assert!(
-                    head(bytes.slice(..length)).infer(Format::Arrow, CsvSettings::default()).is_err(),
+                    head(bytes.slice(..length)).infer(Format::Arrow, &CsvSettings::default()).is_err(),
                     "cut off after {length} bytes"
                 );
             }

@@ -274,7 +274,7 @@ impl S3Table {
         files: Vec<&'a SnapshotFile>,
         enough: Option<usize>,
     ) -> Result<(Vec<&'a SnapshotFile>, Vec<Arc<Told>>)> {
-        let (opener, file_type, csv) = (&self.opener, self.scan.file_type, self.options.csv);
+        let (opener, file_type, csv) = (&self.opener, self.scan.file_type, &self.options.csv);
         let schema = self.scan.schema.file_schema();
         // Without a header, names that are declared count from the left.
         let is_named = csv.header == Some(false) && self.options.schema.is_some();

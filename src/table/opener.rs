@@ -59,7 +59,7 @@ impl TableOptions {
         self.rules.exclude = patterns(&table.exclude);
         self.schema_policy = table.schema_policy.unwrap_or(self.schema_policy);
         self.schema = table.schema.clone();
-        self.csv = table.csv;
+        self.csv = table.csv.clone();
         self
     }
 }
@@ -185,6 +185,7 @@ impl Opener {
             schema,
             file_type: inferred.file_type,
             is_complete: inferred.is_complete,
+            nulls: options.csv.nulls.clone(),
             in_flight: self.in_flight,
             statistics: ByteCache::new(STATISTICS_BYTES)?,
         };

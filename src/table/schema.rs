@@ -64,7 +64,7 @@ pub(crate) async fn infer(
     }
     let files: Vec<&SnapshotFile> = looked_at.into_iter().map(|index| &snapshot.files[index]).collect();
     for told in
-        tell(store, schemas, options.csv, file_type, HeadLengths::new(store, file_type.format, &files), &files).await?
+        tell(store, schemas, &options.csv, file_type, HeadLengths::new(store, file_type.format, &files), &files).await?
     {
         merged.add(&told.location, &told.shape.columns)?;
     }
@@ -77,7 +77,7 @@ pub(crate) async fn infer(
 pub(crate) async fn tell(
     store: &BucketStore,
     schemas: &SchemaCache,
-    csv: CsvSettings,
+    csv: &CsvSettings,
     file_type: FileType,
     lengths: HeadLengths,
     files: &[&SnapshotFile],

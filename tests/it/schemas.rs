@@ -213,6 +213,12 @@ async fn text_is_read_as_it_is_declared_to_be_written() {
         ("short.csv", "id,name,price\n1,x,2\n2\n3,z\n"),
         ("long.csv", "id,name\n1,x\n2,y,z\n"),
         ("pipe.tsv", "id|name\n1|a\tb\n"),
+        (
+            "nulls.csv",
+            "id,price,day,name\n1,NA,2024-02-29,x\nNA,2.5,\\N,NA\n3,,2024-03-01,\"NA\"\n4,1,2024-03-02,NAN\n",
+        ),
+        ("null_folder/a.csv", "id,price\n1,NULL\n"),
+        ("null_folder/b.csv", "price,id\n2.5,NULL\n"),
         ("bom.csv", "\u{feff}id,name\r\n1,x\r\n"),
     ] {
         put(&testbed, key, text).await;
@@ -231,10 +237,13 @@ async fn text_is_read_as_it_is_declared_to_be_written() {
             .with_table("comment", csv(text().with_comment(b'#')))
             .with_table("escape", csv(text().with_escape(b'\\')))
             .with_table("short", csv(text().with_pad_short_rows(true)))
+            .with_table("nulls", csv(text().with_null("NA").with_null("\\N")))
+            .with_table("null_folder", csv(text().with_null("NULL")))
             .with_table("pipe", csv(text().with_delimiter(b'|')))
     })
     .await;
     assert_eq!(columns(&s3, "no_header").await, "column_1 Int64, column_2 Utf8");
+    assert_eq!(columns(&s3, "nulls").await, "id Int64, price Float64, day Date32, name Utf8");
     for (table, sql, expected) in [
         ("semicolon", "id, replace(name, chr(10), '/')", &["1|a,b", "2|c;/'d"][..]),
         ("no_header", "column_1, column_2", &["1|x", "2|y"]),
@@ -243,6 +252,9 @@ async fn text_is_read_as_it_is_declared_to_be_written() {
         ("escape", "id, name", &["1|a\"b"]),
         ("short", "id, name, price", &["1|x|2", "2||", "3|z|"]),
         ("pipe", "id, replace(name, chr(9), '/')", &["1|a/b"]),
+        ("nulls", "id, price, day, name", &["1||2024-02-29|x", "3||2024-03-01|", "4|1.0|2024-03-02|NAN", "|2.5||"]),
+        ("nulls", "count(*), count(name), sum(price)", &["4|2|3.5"]),
+        ("null_folder", "id, price", &["1|", "|2.5"]),
         ("bom", "id, name", &["1|x"]),
     ] {
         let sql = format!("SELECT {sql} FROM s3.{table} ORDER BY 1");
