@@ -66,6 +66,11 @@ pub(crate) struct Told {
 pub(crate) struct SchemaCache(ByteCache<(ObjectVersion, u64, CsvSettings), Arc<Told>>);
 
 impl Told {
+    /// The same, with the columns of another file that has the same.
+    pub(super) fn sharing(&self, other: &Self) -> Self {
+        Self { location: self.location.clone(), shape: other.shape.clone(), records: self.records }
+    }
+
     /// The same with these names for the first columns of text.
     pub(super) fn named(&self, names: &Schema) -> Arc<Self> {
         let is_text = matches!(self.shape.source, ScanSource::Delimited(_));

@@ -62,17 +62,26 @@ pub(crate) async fn infer(
         let file_schema = infer_parquet(store, footers, snapshot, &looked_at, is_complete, merged).await?;
         return Ok(Inferred { file_schema, file_type, is_complete });
     }
-    let files: Vec<&SnapshotFile> = looked_at.into_iter().map(|index| &snapshot.files[index]).collect();
-    for told in
-        tell(store, schemas, &options.csv, file_type, HeadLengths::new(store, file_type.format, &files), &files).await?
-    {
+    let files: Vec<&SnapshotFile> = looked_at.iter().map(|index| &snapshot.files[*index]).collect();
+    let lengths = HeadLengths::new(store, file_type.format, &files);
+    let told = tell(store, schemas, &options.csv, file_type, lengths, &files).await?;
+    let mut latest: Option<Arc<Told>> = None;
+    for (index, told) in looked_at.into_iter().zip(told) {
         merged.add(&told.location, &told.shape.columns)?;
+        // Files mostly have the same columns: one copy of them is enough.
+        let told = match latest {
+            Some(latest) if latest.shape == told.shape => Arc::new(told.sharing(&latest)),
+            _ => told,
+        };
+        latest = Some(Arc::clone(&told));
+        snapshot.files[index].told = Some(told);
     }
     let file_schema = without(&merged.finish(is_complete), &snapshot.partition_fields);
     Ok(Inferred { file_schema, file_type, is_complete })
 }
 
-/// What these files say of themselves, other than Parquet: one GET for each that is not in memory, all in flight together.
+/// What these files say of themselves, other than Parquet: one GET for each that has not said it and is not in memory, all
+/// in flight together.
 /// What a head says is kept, not the head: there may be very many.
 pub(crate) async fn tell(
     store: &BucketStore,
@@ -82,8 +91,16 @@ pub(crate) async fn tell(
     lengths: HeadLengths,
     files: &[&SnapshotFile],
 ) -> Result<Vec<Arc<Told>>> {
-    let heads: Vec<_> =
-        files.iter().map(|file| schemas.get(store, &file.object, file_type, csv, lengths.of(&file.object))).collect();
+    let head = |file: &&SnapshotFile| {
+        let (told, object) = (file.told.clone(), file.object.clone());
+        async move {
+            match told {
+                Some(told) => Ok(told),
+                None => schemas.get(store, &object, file_type, csv, lengths.of(&object)).await,
+            }
+        }
+    };
+    let heads: Vec<_> = files.iter().map(head).collect();
     stream::iter(heads).buffered(LOOK_AT_ALL).try_collect().await
 }
 

@@ -7,6 +7,7 @@ use arrow::datatypes::{Field, Fields};
 use datafusion::common::{ScalarValue, Statistics};
 use object_store::ObjectMeta;
 
+use super::head::Told;
 use super::layout::{self, Ignored, Layout, LayoutError, Listed, Rules};
 use super::leaves::Leaves;
 use super::{Surveyed, TableOptions, partition};
@@ -35,6 +36,8 @@ pub(crate) struct SnapshotFile {
     pub(crate) partition_values: Vec<ScalarValue>,
     /// Set where opening the table read the file's footer.
     pub(crate) statistics: Option<Arc<Statistics>>,
+    /// Set where opening the table read the head of a file other than Parquet.
+    pub(crate) told: Option<Arc<Told>>,
     /// The storage class of a file that S3 only gives after it was restored.
     pub(crate) archived: Option<String>,
 }
@@ -43,7 +46,7 @@ impl SnapshotFile {
     /// A data file. `None` where its key cannot be read, which the rules of the layout exclude.
     pub(crate) fn new(object: &ListedObject, partition_values: Vec<ScalarValue>) -> Option<Self> {
         let archived = object.archived().map(str::to_owned);
-        Some(Self { object: object.meta()?, partition_values, statistics: None, archived })
+        Some(Self { object: object.meta()?, partition_values, statistics: None, told: None, archived })
     }
 }
 
