@@ -134,12 +134,21 @@ pub(crate) fn scan(
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let mut alike: Vec<(ReadAs, Vec<&ScanFile<'_>>)> = Vec::new();
+    // Neighbours mostly share their columns.
+    let mut latest: Option<(Option<&FileShape>, usize)> = None;
     for file in files {
-        let read_as = ReadAs::new(schema, file.shape, !table.nulls.is_empty());
-        match alike.iter_mut().find(|(known, _)| *known == read_as) {
-            Some((_, files)) => files.push(file),
-            None => alike.push((read_as, vec![file])),
-        }
+        let place = match latest {
+            Some((shape, place)) if shape == file.shape => place,
+            _ => {
+                let read_as = ReadAs::new(schema, file.shape, !table.nulls.is_empty());
+                alike.iter().position(|(known, _)| *known == read_as).unwrap_or_else(|| {
+                    alike.push((read_as, Vec::new()));
+                    alike.len() - 1
+                })
+            }
+        };
+        alike[place].1.push(file);
+        latest = Some((file.shape, place));
     }
     let plan = |(read_as, files): (ReadAs, Vec<&ScanFile<'_>>)| {
         let Some(columns) = &read_as.columns else {
