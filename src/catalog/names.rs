@@ -3,8 +3,8 @@
 //! A child's full name is its key relative to the folder: `articles.parquet`, or `transactions/` for a folder. Its table
 //! name is the full name without the extensions that tell its format, or without the `/`.
 //!
-//! - Hidden children, what cannot be read for its key, markers, checksums, empty objects, objects of no known extension and `key=value` folders have no
-//!   table name: they are not shown, but can be asked for by full name.
+//! - Hidden children, markers, checksums, empty objects, objects of no known extension and `key=value` folders have no
+//!   table name: they are not shown, but can be asked for by full name. What has a key that cannot be read has no name.
 //! - Where two children have one table name, neither has it: both are shown by their full names, and asking for the
 //!   table name is an error that lists them. Where a table name is another child's full name, it stands for that child.
 //! - In a folder that a lake format has marked, no child has a table name.

@@ -22,7 +22,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use datafusion::scalar::ScalarValue;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 
 use super::schema::{Entry, S3SchemaProvider};
 use crate::format::FileType;
@@ -189,17 +189,17 @@ impl PartitionStream for Section {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let section = self.clone();
-        let batches = stream::once(async move { section.batches().await }).try_flatten();
+        let batches = stream::once(async move { stream::iter(section.batches().await) }).flatten();
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
     }
 }
 
 impl Section {
-    async fn batches(self) -> Result<impl futures::Stream<Item = Result<RecordBatch>>> {
+    async fn batches(self) -> Vec<Result<RecordBatch>> {
         let entries: Vec<Entry> =
             self.tables.entries().into_iter().filter(|entry| self.names.contains(&entry.name)).collect();
         let opener = Arc::clone(self.tables.opener());
-        let batches: Vec<Result<RecordBatch>> = match self.kind {
+        match self.kind {
             Kind::Tables => vec![self.tables_batch(entries.iter().map(Row::known))],
             Kind::Details => {
                 let opened = self.tables.open_all(entries.iter().map(|entry| entry.name.clone()).collect()).await;
@@ -216,8 +216,7 @@ impl Section {
                 batches.extend(others);
                 batches
             }
-        };
-        Ok(stream::iter(batches))
+        }
     }
 
     fn tables_batch(&self, rows: impl Iterator<Item = Row>) -> Result<RecordBatch> {

@@ -39,7 +39,7 @@ pub(crate) fn check_fit(
         let conflict = |reason: String| Err(Error::SchemaConflict { reason });
         if !is_wider(column.data_type(), field.data_type()) {
             return conflict(format!(
-                "column \"{}\" is {} in the table and {} in {}; set schema_policy to all, so that the table's type comes from all files, or rewrite that file",
+                "column \"{}\" is {} in the table and {} in {}; set schema_policy to all, so that the table's type comes from all files, declare a type that holds both, or rewrite that file",
                 field.name(),
                 column.data_type(),
                 field.data_type(),

@@ -81,8 +81,7 @@ pub(crate) async fn infer(
 }
 
 /// What these files say of themselves, other than Parquet: one GET for each that has not said it and is not in memory, all
-/// in flight together.
-/// What a head says is kept, not the head: there may be very many.
+/// in flight together. What a head says is kept, not the head: there may be very many.
 pub(crate) async fn tell(
     store: &BucketStore,
     schemas: &SchemaCache,
@@ -136,7 +135,7 @@ pub(crate) fn check_fit(told: &Told, table: &Schema, format: Format, is_declared
         let fits = match format {
             // What the user says is how a text is parsed, and what cannot be parsed so is an error. But of a number that is
             // read as an integer, JSON's fractions would be cut off.
-            _ if format.is_text() && is_declared => !(*narrow == DataType::Float64 && wide.is_integer()),
+            _ if format.is_text() && is_declared => !cuts_fractions(wide, narrow),
             // One inference may see less of what the other has seen.
             _ if format.is_text() => {
                 widen_in(wide, narrow, format).is_some_and(|both| both.equals_datatype(wide) || is_text(wide))
@@ -145,7 +144,7 @@ pub(crate) fn check_fit(told: &Told, table: &Schema, format: Format, is_declared
         };
         if !fits {
             let reason = format!(
-                "column \"{}\" is {wide} in the table and {narrow} in {}; set schema_policy to all, so that the table's type comes from all files, or declare the column's type",
+                "column \"{}\" is {wide} in the table and {narrow} in {}; set schema_policy to all, so that the table's type comes from all files, or declare a type that holds both",
                 field.name(),
                 told.location
             );
@@ -153,6 +152,19 @@ pub(crate) fn check_fit(told: &Told, table: &Schema, format: Format, is_declared
         }
     }
     Ok(())
+}
+
+/// Whether fractions would be read as integers, at any depth.
+fn cuts_fractions(wide: &DataType, narrow: &DataType) -> bool {
+    match (wide, narrow) {
+        (DataType::List(wide) | DataType::LargeList(wide), DataType::List(narrow)) => {
+            cuts_fractions(wide.data_type(), narrow.data_type())
+        }
+        (DataType::Struct(wide), DataType::Struct(narrow)) => narrow.iter().any(|field| {
+            wide.find(field.name()).is_some_and(|(_, wide)| cuts_fractions(wide.data_type(), field.data_type()))
+        }),
+        _ => wide.is_integer() && *narrow == DataType::Float64,
+    }
 }
 
 fn is_text(data_type: &DataType) -> bool {

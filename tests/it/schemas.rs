@@ -154,17 +154,22 @@ async fn what_does_not_fit_a_declared_schema_names_file_and_column() {
     let testbed = Testbed::start().await.unwrap();
     put(&testbed, "j/a.json", "{\"id\":1}\n").await;
     put(&testbed, "j/b.json", "{\"id\":2.5}\n").await;
+    put(&testbed, "nested.json", "{\"id\":1,\"points\":[{\"x\":1}]}\n{\"id\":2,\"points\":[{\"x\":1.5}]}\n").await;
     put(&testbed, "c.csv", "id\n1\nx\n").await;
     put(&testbed, "days/day=x/a.csv", "id\n1\n").await;
     testbed.put("testbed", "shop/p.parquet", one("id", Arc::new(Float64Array::from(vec![1.5])))).await.unwrap();
     let id = || TableSettings::default().with_schema(declared(&[("id", DataType::Int64), ("day", DataType::Date32)]));
+    let point = DataType::Struct(vec![Field::new("x", DataType::Int64, true)].into());
+    let points = declared(&[("id", DataType::Int64), ("points", DataType::new_list(point, true))]);
     let (ctx, _s3) = shop(&testbed, |builder| {
+        let builder = builder.with_table("nested", TableSettings::default().with_schema(points));
         ["j", "c", "days", "p"].into_iter().fold(builder, |builder, table| builder.with_table(table, id()))
     })
     .await;
     for (table, parts) in [
         ("j", &["\"id\" is Int64 in the table", "Float64 in s3://testbed/shop/j/b.json"][..]),
         ("p", &["\"id\" is Int64 in the table", "Float64 in s3://testbed/shop/p.parquet"]),
+        ("nested", &["column \"points\" is", "in s3://testbed/shop/nested.json"]),
         ("days", &["s3://testbed/shop/days/day=x/a.csv", "\"x\" is no Date32", "\"day\""]),
         ("c", &["Error while parsing value 'x' as type 'Int64'"]),
     ] {

@@ -14,6 +14,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_proto::bytes::{physical_plan_from_bytes, physical_plan_to_bytes};
+use datafusion_s3::{CsvSettings, TableSettings};
 use datafusion_s3_testbed::Testbed;
 
 use crate::harness::{batch, connector, parquet};
@@ -47,6 +48,16 @@ async fn load(testbed: &Testbed) {
     put("comma.csv", text("id,name\n", |id| format!("{id},n{id}\n"))).await;
     put("tab.tsv", text("id\tname\n", |id| format!("{id}\tn{id}\n"))).await;
     put("lines.json", text("", |id| format!("{{\"id\":{id},\"name\":\"n{id}\"}}\n"))).await;
+    // Files with other columns, which are read by sources of their own, and text as settings declare it.
+    put("headers/a.csv", text("id,name\n", |id| format!("{id},n{id}\n"))).await;
+    put("headers/b.csv", text("more,name,id\n", |id| format!("{},n{id},{}\n", id % 3, id + 100))).await;
+    put(
+        "dialect.csv",
+        text("#by a job\nid;name;more\n", |id| {
+            format!("{id};'n;{id}';{}\n", if id % 10 == 0 { "NA".to_owned() } else { id.to_string() })
+        }),
+    )
+    .await;
     put("columns.arrow", arrow(&batch(0, 100))).await;
     put("rows.avro", avro(&batch(0, 100))).await;
 }
@@ -81,7 +92,12 @@ async fn a_serialised_plan_gives_the_same_rows_without_our_reader() {
     load(&testbed).await;
     let config = SessionConfig::new().with_target_partitions(4);
     let ctx = SessionContext::new_with_config(config.clone());
-    let s3 = connector(&testbed).with_root("s3://testbed/shop").build().unwrap();
+    let dialect = CsvSettings::default().with_delimiter(b';').with_quote(b'\'').with_comment(b'#').with_null("NA");
+    let s3 = connector(&testbed)
+        .with_root("s3://testbed/shop")
+        .with_table("dialect", TableSettings::default().with_csv(dialect))
+        .build()
+        .unwrap();
     s3.register(&ctx, "s3").await.unwrap();
     s3.register_object_store(&ctx).unwrap();
     let copy = "COPY (SELECT * FROM s3.comma) TO 's3://testbed/shop/packed.csv.gz' STORED AS CSV \
@@ -98,6 +114,12 @@ async fn a_serialised_plan_gives_the_same_rows_without_our_reader() {
     let mut queries: Vec<(String, usize)> = vec![
         ("SELECT decade, sum(id) FROM s3.parts WHERE decade IN (2, 3) AND id % 2 = 0 GROUP BY decade".into(), 1),
         ("SELECT p.id, c.name FROM s3.parts p JOIN s3.comma c ON p.id = c.id WHERE c.id BETWEEN 30 AND 40".into(), 2),
+        ("SELECT id, name, more FROM s3.headers".into(), 2),
+        ("SELECT more, count(*), sum(id) FROM s3.headers GROUP BY more".into(), 2),
+        ("SELECT name FROM s3.headers WHERE id BETWEEN 98 AND 103".into(), 2),
+        ("SELECT * FROM s3.dialect".into(), 1),
+        ("SELECT id FROM s3.dialect WHERE more IS NULL OR more = 5".into(), 1),
+        ("SELECT _file, sum(id) FROM s3.headers$metadata GROUP BY _file".into(), 2),
     ];
     for table in tables {
         queries.push((format!("SELECT id, name FROM s3.{table}"), 1));
